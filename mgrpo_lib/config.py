@@ -1,0 +1,224 @@
+"""Strict, typed configuration: the profile of a machine, the arm of the experiment, and what the user overrides.
+
+A setting is looked up in this order: what the user passed, the arm's line in the profile, the profile, the default below. An unknown name or a
+wrong type stops the run before any work, with the nearest valid name.
+"""
+
+import ast
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+ROOT = Path(__file__).resolve().parent.parent  # the repository: profiles, notebooks, and the default place of results
+
+
+class ConfigError(ValueError):
+    """A parameter that cannot be used; the message names the mend."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class ModelSettings(_Settings):
+    """What the base model depends on."""
+
+    model: str = Field("miniature", description="'miniature', a hub id, or a folder with a model and its tokenizer")
+    base_steps: int = Field(800, ge=1, description="miniature only: optimizer steps of the base model's training")
+    base_batch_size: int = Field(48, ge=1, description="miniature only: texts a step")
+    base_learning_rate: float = Field(5e-3, gt=0, description="miniature only: peak learning rate, linear decay")
+
+
+class TrainSettings(_Settings):
+    """What a training run depends on, beside the base model. The objective's defaults are the paper's, as far as they are known."""
+
+    num_layers: int = Field(2, ge=1, description="1: GRPO; 2: MGRPO")
+    num_generations: int = Field(8, ge=2, description="G: responses a question")
+    drafts_per_prompt: int | None = Field(2, ge=1, description="drafts of each question passed on to layer 2; null: all G")
+    num_corrections: int = Field(4, ge=2, description="H: corrections a draft")
+    layer_weights: list[float] = Field([1.0, 1.0], description="weight of each layer's loss")
+    prompts_per_step: int = Field(16, ge=1, description="questions an optimizer step")
+    micro_batch_size: int = Field(128, ge=1, description="layer-1 rows of one forward pass; a divisor of prompts_per_step * num_generations")
+    max_steps: int = Field(100, ge=1, description="optimizer steps")
+    match_tokens_of: str | None = Field(None, description="train until as many tokens are generated as this arm's run of the same seed generated")
+    learning_rate: float = Field(5e-7, gt=0, description="Adam's learning rate, constant")
+    beta: float = Field(0.001, ge=0, description="weight of the KL term; 0: no reference model")
+    epsilon: float = Field(0.2, gt=0, description="clip range of the ratio")
+    loss_type: str = Field("grpo", description="TRL's loss normalisation: grpo is the paper's equation")
+    temperature: float = Field(1.0, gt=0, description="sampling temperature in training")
+    max_completion_length: int = Field(64, ge=1, description="tokens of one attempt, at most; in training and at test")
+    lora_rank: int = Field(0, ge=0, description="0: all weights are trained; else the rank of LoRA on all linear layers")
+    lora_alpha: int = Field(32, ge=1, description="LoRA's scale")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass: less memory, more time")
+    load_in_4bit: bool = Field(False, description="NF4 base weights through bitsandbytes; needs lora_rank > 0")
+    train_data: str = Field("miniature", description="name of the training set")
+    train_problems: int = Field(4000, ge=1, description="questions in the training set")
+
+
+class EvalSettings(_Settings):
+    """What an evaluation depends on, beside the trained model; the same for every arm. Both attempts are decoded greedily."""
+
+    benchmarks: list[str] = Field(["chains"], min_length=1, description="test sets")
+    validation_problems: int = Field(200, ge=1, description="held-out questions that settings are chosen on")
+    test_problems: int = Field(300, ge=1, description="questions of each test set")
+    eval_batch_size: int = Field(200, ge=1, description="prompts of one generation call")
+    eval_phrase: int = Field(1, ge=1, le=7, description="number of the guiding phrase at test (1 to 7)")
+
+
+class Config(ModelSettings, TrainSettings, EvalSettings):
+    """One run: a profile, an arm, a seed, and every setting resolved."""
+
+    profile: str = Field(description="name of a file in profiles/")
+    arm: str = Field("mgrpo", description="base, or an arm of the profile")
+    seed: int = Field(0, ge=0, description="of the training run")
+    seeds: list[int] = Field([0], min_length=1, description="seeds of the whole experiment")
+    arms: dict[str, dict[str, Any]] = Field({}, description="the trained arms: name and the training settings in which it differs")
+    output_root: str = Field("", description="folder that results/ and figures/ go to; empty: the repository")
+
+    @property
+    def template(self) -> str:
+        """How a question becomes a prompt; see `mgrpo_lib.prompts.first_prompt`."""
+        return "miniature" if self.model == "miniature" else "chat"
+
+    # ------------------------------------------------------------------------------------------ where things are
+    @property
+    def output(self) -> Path:
+        return Path(self.output_root).expanduser().resolve() if self.output_root else ROOT
+
+    @property
+    def results(self) -> Path:
+        return self.output / "results" / self.profile
+
+    @property
+    def figures(self) -> Path:
+        return self.output / "figures" / self.profile
+
+    @property
+    def run_name(self) -> str:
+        return self.arm if self.arm == "base" else f"{self.arm}-seed{self.seed}"
+
+    @property
+    def run_folder(self) -> Path:
+        """Folder of this run: model, metrics, manifest, executed notebook."""
+        return self.results / "runs" / self.run_name
+
+    def of_arm(self, arm: str, seed: int | None = None) -> "Config":
+        """The same experiment with another arm (and seed)."""
+        return load_config(self.profile, **{**self._overrides, "arm": arm, "seed": self.seed if seed is None else seed})
+
+    _overrides: dict[str, Any] = {}
+
+    def settings(self, stage: type[_Settings]) -> dict[str, Any]:
+        """The settings of one stage, as plain data."""
+        return self.model_dump(include=set(stage.model_fields))
+
+
+def profile_names() -> list[str]:
+    return sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    """``did you mean 'x'?`` or the list of what is valid."""
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(valid)}"
+
+
+def load_config(profile: str, **overrides: Any) -> Config:
+    """The resolved configuration of one run.
+
+    Args:
+        profile: name of a file in ``profiles/``.
+        overrides: any setting of `Config`; ``None`` means: as the profile says.
+
+    Raises:
+        ConfigError: unknown profile, arm or setting, wrong type, out of range, or a contradiction; the message says what to write instead.
+    """
+    if profile not in profile_names():
+        raise ConfigError(f"unknown profile {profile!r}; {nearest(str(profile), profile_names())}")
+    text = (ROOT / "profiles" / f"{profile}.yaml").read_text(encoding="utf-8")
+    base = yaml.safe_load(text)
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    _check_names(base, f"profiles/{profile}.yaml")
+    _check_names(overrides, "parameters")
+    arms = overrides.get("arms", base.get("arms", {}))
+    arm = overrides.get("arm", "mgrpo")
+    if arm != "base" and arm not in arms:
+        raise ConfigError(f"unknown arm {arm!r} in profile {profile!r}; {nearest(str(arm), ['base', *arms])}")
+    for name, changes in arms.items():
+        unknown = [key for key in changes if key not in TrainSettings.model_fields]
+        if unknown:
+            raise ConfigError(f"arm {name!r} may only change training settings, not {unknown[0]!r}; {nearest(unknown[0], list(TrainSettings.model_fields))}")
+    try:
+        cfg = Config(**{**base, **({} if arm == "base" else arms[arm]), **overrides, "profile": profile, "arm": arm})
+    except ValidationError as error:
+        raise ConfigError("; ".join(_sentence(e) for e in error.errors())) from None
+    _check_sense(cfg)
+    object.__setattr__(cfg, "_overrides", {k: v for k, v in overrides.items() if k not in ("arm", "seed")})
+    return cfg
+
+
+def _check_names(values: dict[str, Any], where: str) -> None:
+    for name in values:
+        if name not in Config.model_fields:
+            raise ConfigError(f"unknown parameter {name!r} in {where}; {nearest(name, list(Config.model_fields))}")
+
+
+def _sentence(error: dict) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    return f"parameter {name!r} is {error['input']!r} ({type(error['input']).__name__}): {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _check_sense(cfg: Config) -> None:
+    """Combinations that cannot work, said before any work is done."""
+    rows = cfg.prompts_per_step * cfg.num_generations
+    if rows % cfg.micro_batch_size:
+        fitting = max(d for d in range(1, min(rows, cfg.micro_batch_size) + 1) if rows % d == 0)
+        raise ConfigError(f"micro_batch_size {cfg.micro_batch_size} does not divide prompts_per_step * num_generations = {rows}; use {fitting}")
+    if len(cfg.layer_weights) != cfg.num_layers and cfg.num_layers > 1:
+        raise ConfigError(f"layer_weights has {len(cfg.layer_weights)} entries for {cfg.num_layers} layers; give one weight a layer")
+    if cfg.drafts_per_prompt is not None and cfg.num_layers > 1 and cfg.drafts_per_prompt > cfg.num_generations:
+        raise ConfigError(f"drafts_per_prompt {cfg.drafts_per_prompt} exceeds num_generations {cfg.num_generations}; use at most that, or null for all")
+    if cfg.load_in_4bit and cfg.lora_rank == 0:
+        raise ConfigError("load_in_4bit freezes the weights, so something else must be trained; set lora_rank, for example to 16")
+    if cfg.match_tokens_of is not None and cfg.match_tokens_of not in cfg.arms:
+        raise ConfigError(f"match_tokens_of names the unknown arm {cfg.match_tokens_of!r}; {nearest(cfg.match_tokens_of, list(cfg.arms))}")
+
+
+# ---------------------------------------------------------------------------------------------- from text and from notebooks
+def parse_assignments(text: str) -> dict[str, Any]:
+    """``learning_rate=1e-4 seeds=[0,1]`` as a dictionary; values are YAML, and ``1e-4`` is a number (YAML alone would read a string)."""
+    values = {}
+    for part in text.split():
+        name, separator, value = part.partition("=")
+        if not separator:
+            raise ConfigError(f"cannot read {part!r}; write name=value, without spaces around '='")
+        values[name] = yaml.safe_load(value)
+        if isinstance(values[name], str):
+            try:
+                values[name] = float(value)
+            except ValueError:
+                pass
+    return values
+
+
+def from_notebook(namespace: dict[str, Any]) -> Config:
+    """The configuration of a notebook, from its parameters cell and, under papermill, the injected one. Call it as ``from_notebook(globals())``.
+
+    Both cells begin with the comment ``# Parameters``, so their sources are found in IPython's history, and every name assigned there must be a
+    setting: a typing error stops the notebook, also one passed on papermill's own command line.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    cells = [""]
+    for source in reversed(namespace["In"]):
+        if source.lstrip().startswith("# Parameters"):
+            cells.append(source)
+        elif len(cells) > 1:
+            break
+    names = [node.id for node in ast.walk(ast.parse("\n".join(cells))) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    values = {name: namespace[name] for name in dict.fromkeys(names)}
+    return load_config(**values) if "profile" in values else load_config("cpu", **values)

@@ -1,0 +1,103 @@
+"""Loading: the base model (hub id, folder, or the miniature's folder), in full precision or 4 bits, with or without LoRA."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from mgrpo_lib.config import Config
+
+MINIATURE = "miniature"
+
+
+def compute_dtype() -> tuple[torch.dtype, str]:
+    """The precision to compute in on this machine, and the reason."""
+    if not torch.cuda.is_available():
+        return torch.float32, "float32: no GPU"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16, "bfloat16: the GPU has it"
+    return torch.float16, "float16: the GPU is older than Ampere and has no bfloat16"
+
+
+def base_location(cfg: Config) -> str:
+    """Where the base model is: the folder that notebook 02 wrote for the miniature, else what the profile names.
+
+    Raises:
+        FileNotFoundError: the miniature's base model has not been trained yet.
+    """
+    if cfg.model != MINIATURE:
+        return cfg.model
+    folder = cfg.of_arm("base").run_folder / "model"
+    if not (folder / "config.json").exists():
+        raise FileNotFoundError(f"no base model in {folder}; run notebook 02_base_model first (or `make reproduce PROFILE={cfg.profile}`)")
+    return str(folder)
+
+
+def load_tokenizer(location: str) -> PreTrainedTokenizerBase:
+    """A tokenizer that pads on the left, as generation needs."""
+    tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(location: str, load_in_4bit: bool = False) -> PreTrainedModel:
+    """The base model, dense or as NF4 with double quantisation; safetensors only, no code from the model's folder."""
+    dtype, _ = compute_dtype()
+    quantization = None
+    if load_in_4bit:
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
+    model = AutoModelForCausalLM.from_pretrained(
+        location, dtype=dtype, quantization_config=quantization, use_safetensors=True, device_map={"": 0} if torch.cuda.is_available() else None
+    )
+    if load_in_4bit:
+        keep_4bit_trainable(model)
+    return model
+
+
+def keep_4bit_trainable(model: PreTrainedModel) -> None:
+    """Stops bitsandbytes from repacking 4-bit weights at the first evaluation on CPUs with AVX512-BF16: training after it would crash."""
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def lora_config(cfg: Config):
+    """LoRA on all linear layers, or None for full fine-tuning. Dropout is 0: the policy that samples is the one that is trained."""
+    if cfg.lora_rank == 0:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(r=cfg.lora_rank, lora_alpha=cfg.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def adapters_to_float32(model: torch.nn.Module) -> None:
+    """Undoes TRL's cast of the adapters of a quantised model to bfloat16, in which a learning rate of 1e-5 moves next to nothing."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def load_policy(cfg: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model of an arm and seed as its training run left it (for arm ``base``: the base model), ready to generate.
+
+    Raises:
+        FileNotFoundError: the run has not been trained yet.
+    """
+    if cfg.arm == "base":
+        location = base_location(cfg)
+        return load_base(location).eval(), load_tokenizer(location)
+    folder = cfg.run_folder / "model"
+    if not folder.exists():
+        raise FileNotFoundError(f"no trained model in {folder}; run its training notebook first (or `make reproduce PROFILE={cfg.profile}`)")
+    if (Path(folder) / "adapter_config.json").exists():
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(load_base(base_location(cfg), cfg.load_in_4bit), folder)
+    else:
+        model = load_base(str(folder))
+    return model.eval(), load_tokenizer(base_location(cfg))

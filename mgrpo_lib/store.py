@@ -1,0 +1,139 @@
+"""What is on disk, and whether it is still true: keys of runs, atomic writes, manifests.
+
+A result is reused only if its key is the same: a hash of every setting that it depends on, of its inputs' keys, and of the code that made it.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mgrpo_lib.config import ROOT, Config, EvalSettings, ModelSettings, TrainSettings
+
+EXPERIMENT_MODULES = ("data", "evaluate", "miniature", "models", "prompts", "rewards", "train", "trainer")
+PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
+
+
+def code_version() -> str:
+    """Hash of the code that numbers depend on: the modules that train and evaluate, without comments, docstrings and layout."""
+    digest = hashlib.sha256()
+    for name in EXPERIMENT_MODULES:
+        tree = ast.parse((ROOT / "mgrpo_lib" / f"{name}.py").read_text(encoding="utf-8"))
+        digest.update(f"{name}:{_canonical(tree)}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def _canonical(node: Any) -> str:
+    """A syntax tree as text, without docstrings and without the empty fields that differ between Python versions."""
+    if isinstance(node, list):
+        return "[" + ",".join(_canonical(item) for item in node) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = []
+    for name, value in ast.iter_fields(node):
+        if name == "body" and value and isinstance(value, list) and isinstance(value[0], ast.Expr) and isinstance(value[0].value, ast.Constant):
+            value = value[1:]
+        if value not in (None, []):
+            fields.append(f"{name}={_canonical(value)}")
+    return f"{type(node).__name__}({','.join(fields)})"
+
+
+def key_of(*parts: Any) -> str:
+    """A short hash of plain data; two runs with the same key have the same parameters, inputs and code."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def base_key(cfg: Config) -> str:
+    return key_of("base", cfg.settings(ModelSettings), code_version())
+
+
+def run_key(cfg: Config) -> str:
+    """Key of a training run: its settings, its seed, its base model, and the run whose tokens it matches."""
+    matched = run_key(cfg.of_arm(cfg.match_tokens_of)) if cfg.match_tokens_of else None
+    return base_key(cfg) if cfg.arm == "base" else key_of("run", cfg.settings(TrainSettings), cfg.seed, base_key(cfg), matched)
+
+
+def evaluation_key(cfg: Config) -> str:
+    return key_of("evaluation", cfg.settings(EvalSettings), cfg.max_completion_length, run_key(cfg))
+
+
+def finished(manifest: Path, key: str) -> dict[str, Any] | None:
+    """The manifest of a finished step if it was made with this key; None if the step must (again) be done."""
+    if not manifest.exists():
+        return None
+    content = read_json(manifest)
+    return content if content.get("key") == key else None
+
+
+def finished_run(cfg: Config) -> dict[str, Any] | None:
+    """The manifest of this arm's and seed's training run, if it was made with these parameters and its model is at hand."""
+    done = finished(cfg.run_folder / "run.json", run_key(cfg))
+    borrowed = cfg.arm == "base" and cfg.model != "miniature"  # a hub model or a user's folder is not copied
+    return done if done and (borrowed or (cfg.run_folder / "model").exists()) else None
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, as every artefact names them. GPUs are named only where torch is loaded already."""
+    gpu = None
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        gpu = sys.modules["torch"].cuda.get_device_name(0)
+    return {
+        "code_version": code_version(),
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "machine": platform.machine(),
+        "cpu_cores": os.cpu_count(),
+        "gpu": gpu,
+    }
+
+
+def data_key(cfg: Config) -> str:
+    return key_of("data", cfg.train_data, cfg.train_problems, cfg.validation_problems, cfg.test_problems, cfg.benchmarks, code_version())
+
+
+def summary_key(cfg: Config) -> str:
+    """Key of the summary: every evaluation that goes into it."""
+    return key_of("summary", [evaluation_key(run) for run in all_runs(cfg)])
+
+
+def all_runs(cfg: Config) -> list[Config]:
+    """Every model of the experiment: the base model, then each arm with each seed."""
+    return [cfg.of_arm("base")] + [cfg.of_arm(arm, seed) for arm in cfg.arms for seed in cfg.seeds]
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Writes a file whole or not at all: under a temporary name first, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    return write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    return write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def replace_folder(partial: Path, final: Path) -> Path:
+    """Moves a finished folder to its place, over an older one."""
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    return final
