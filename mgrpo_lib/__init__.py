@@ -1,0 +1,13 @@
+"""Multi-Layer GRPO (arXiv 2506.04746): trainer, miniature, evaluation and report of a reproducible companion."""
+
+__version__ = "0.1.0"
+__all__ = ["MGRPOConfig", "MGRPOTrainer"]
+
+
+def __getattr__(name: str):
+    # the trainer loads torch, which tables, figures and the runner do without
+    if name in __all__:
+        from mgrpo_lib import trainer
+
+        return getattr(trainer, name)
+    raise AttributeError(f"module 'mgrpo_lib' has no attribute {name!r}")

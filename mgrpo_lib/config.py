@@ -5,6 +5,7 @@ wrong type stops the run before any work, with the nearest valid name.
 """
 
 import ast
+import contextlib
 import difflib
 from pathlib import Path
 from typing import Any
@@ -197,10 +198,8 @@ def parse_assignments(text: str) -> dict[str, Any]:
             raise ConfigError(f"cannot read {part!r}; write name=value, without spaces around '='")
         values[name] = yaml.safe_load(value)
         if isinstance(values[name], str):
-            try:
+            with contextlib.suppress(ValueError):
                 values[name] = float(value)
-            except ValueError:
-                pass
     return values
 
 

@@ -22,7 +22,8 @@ import zlib
 
 LABELS = "abcde"
 OPERATORS = "+-*"
-WORDS = dict(zip("0123456789+-*", "zero one two three four five six seven eight nine plus minus times".split(), strict=True))
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+WORDS = {str(i): word for i, word in enumerate(NUMBERS)} | {"+": "plus", "-": "minus", "*": "times"}
 P_MISCONCEPTION = 0.55  # share of '*' steps that the base model's text reads as '+': above 1/2, so that greedy decoding is wrong
 P_GUESS = 0.3  # share of the base model's text that names the missing digit right at once; the rest guesses, and checks honestly
 P_MEND = 0.4  # share of wrong guesses that the base model's second attempts mend; below 1/2, so that greedy decoding repeats them
@@ -31,11 +32,11 @@ P_SECOND_ATTEMPT = 0.4  # share of the base model's text that shows a draft and 
 # name: (family, number of operands, operators, written in words)
 SETS = {
     "train": None,  # two thirds chains, one third blanks, as the next two; also the source of the validation set
-    "chains": ("chain", (3, 4), OPERATORS, False),  # in distribution
+    "chains": ("chain", (3, 5), OPERATORS, False),  # in distribution
     "blanks": ("blank", (3, 4), "+-", False),  # in distribution; checking is easier than solving
-    "chains_long": ("chain", (5, 6), OPERATORS, False),  # longer than any training problem
-    "chains_times": ("chain", (3, 4), "**-", False),  # two thirds of the operators are the misunderstood one
-    "chains_words": ("chain", (3, 4), OPERATORS, True),  # another surface form, never seen in reinforcement learning
+    "chains_long": ("chain", (6, 6), OPERATORS, False),  # longer than any training problem
+    "chains_times": ("chain", (3, 5), "**-", False),  # two thirds of the operators are the misunderstood one
+    "chains_words": ("chain", (3, 5), OPERATORS, True),  # another surface form, never seen in reinforcement learning
 }
 SPLITS = ("train", "validation", "test")
 BENCHMARKS = [name for name in SETS if name != "train"]
@@ -285,7 +286,7 @@ def base_batches(rng: random.Random, phrases: list[str], steps: int, batch_size:
     for start in range(0, steps, pool):
         longest = min(6, 2 + int(max(0.0, start / steps - 0.15) / 0.075))
         texts = sorted((base_text(rng, phrases, longest) for _ in range(pool * batch_size)), key=lambda text: len(text[0]) + len(text[1]))
-        batches = [texts[i :: pool] if longest == 2 else texts[i * batch_size : (i + 1) * batch_size] for i in range(min(pool, steps - start))]
+        batches = [texts[i::pool] if longest == 2 else texts[i * batch_size : (i + 1) * batch_size] for i in range(min(pool, steps - start))]
         rng.shuffle(batches)
         yield from batches
 

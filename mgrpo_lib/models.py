@@ -1,5 +1,6 @@
 """Loading: the base model (hub id, folder, or the miniature's folder), in full precision or 4 bits, with or without LoRA."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from mgrpo_lib.config import Config
 
 MINIATURE = "miniature"
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at every import that an optional CPU kernel is not installed
 
 
 def compute_dtype() -> tuple[torch.dtype, str]:
@@ -46,9 +48,7 @@ def load_base(location: str, load_in_4bit: bool = False) -> PreTrainedModel:
     dtype, _ = compute_dtype()
     quantization = None
     if load_in_4bit:
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-        )
+        quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
     model = AutoModelForCausalLM.from_pretrained(
         location, dtype=dtype, quantization_config=quantization, use_safetensors=True, device_map={"": 0} if torch.cuda.is_available() else None
     )

@@ -47,9 +47,7 @@ class MGRPOConfig(GRPOConfig):
     drafts_per_prompt: int | None = field(
         default=2, metadata={"help": "Drafts of each question that are passed on, drawn at random; None: all G. The paper does not say."}
     )
-    layer_weights: list[float] = field(
-        default_factory=lambda: [1.0, 1.0], metadata={"help": "Weight of each layer's loss. The paper does not say; 1 each."}
-    )
+    layer_weights: list[float] = field(default_factory=lambda: [1.0, 1.0], metadata={"help": "Weight of each layer's loss. The paper does not say; 1 each."})
     phrases: list[str] = field(
         default_factory=lambda: list(PHRASES), metadata={"help": "Guiding phrases; one is drawn for each draft. Second-hand, two sources."}
     )

@@ -1,0 +1,49 @@
+# Multi-Layer GRPO, reproduced. `make` or `make help` lists the targets.
+PROFILE ?= auto
+OUT ?=
+SEEDS ?=
+PARAMS ?=
+PYTHON ?=
+RUN = .venv/bin/python -m mgrpo_lib
+OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(PARAMS),--params "$(PARAMS)")
+STAMP = .venv/.ready
+
+.DELETE_ON_ERROR:
+.PHONY: help setup reproduce test lint format figures lab lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@echo "PROFILE=$(PROFILE)  OUT=folder for results/ and figures/  SEEDS=0,1,2  PARAMS='name=value name=value'  PYTHON=python3.12"
+
+setup: $(STAMP)  ## .venv with the locked packages and the library (done once; the others call it)
+
+$(STAMP): requirements.lock pyproject.toml tools/setup.sh
+	@PYTHON="$(PYTHON)" sh tools/setup.sh
+	@touch $@
+
+reproduce: $(STAMP)  ## run what is missing of the experiment and print its table
+	@$(RUN) reproduce $(OPTIONS)
+
+test: $(STAMP)  ## all tests: units, invariants against TRL, notebooks, the whole chain in small
+	@.venv/bin/python -m pytest
+
+lint: $(STAMP)  ## ruff on library, tests and notebooks
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+
+format: $(STAMP)  ## let ruff format everything
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+figures: $(STAMP)  ## redraw tables, figures and README's results from result files (seconds, no torch)
+	@$(RUN) figures $(OPTIONS)
+
+lab: $(STAMP)  ## open the notebooks in JupyterLab
+	@.venv/bin/jupyter lab --notebook-dir=notebooks
+
+lock: $(STAMP)  ## write requirements.lock anew from what is installed in .venv
+	@.venv/bin/python tools/lock.py
+
+clean:  ## remove .venv, caches and the smoke results; committed results stay
+	rm -rf .venv .pytest_cache .ruff_cache *.egg-info results/smoke figures/smoke
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,170 @@
+"""The figures, drawn from result files alone: no torch, no model. Arms keep their colours, intervals are everywhere, every figure says its profile."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from mgrpo_lib import store
+from mgrpo_lib.config import Config
+from mgrpo_lib.report import name_of, ordered_arms
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart
+COLORS = {"base": "#999999", "grpo": "#56B4E9", "grpo_matched": "#0072B2", "mgrpo": "#D55E00"}
+OTHER_COLORS = ["#009E73", "#CC79A7", "#E69F00", "#F0E442"]
+
+
+def color_of(arm: str, arms: list[str]) -> str:
+    others = [other for other in arms if other not in COLORS]
+    return COLORS[arm] if arm in COLORS else OTHER_COLORS[others.index(arm) % len(OTHER_COLORS)]
+
+
+def _style() -> None:
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "savefig.dpi": 160,
+            "font.size": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "legend.frameon": False,
+            "svg.hashsalt": "mgrpo",
+            "svg.fonttype": "none",
+        }
+    )
+
+
+def save(figure: plt.Figure, folder: Path, name: str) -> Path:
+    """PNG and SVG, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in ("svg", "png"):
+        temporary = folder / f".{name}.partial.{kind}"
+        figure.savefig(temporary, bbox_inches="tight", metadata={"Date": None} if kind == "svg" else None)
+        temporary.replace(folder / f"{name}.{kind}")
+    return folder / f"{name}.png"
+
+
+def learning_curves(cfg: Config, window: int = 9) -> plt.Figure:
+    """Mean reward of each layer against generated tokens; one thin line for each seed, smoothed over `window` steps, and their mean at the end."""
+    _style()
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+    for arm in cfg.arms:
+        for i, seed in enumerate(cfg.seeds):
+            run = cfg.of_arm(arm, seed)
+            steps = pd.DataFrame(store.read_jsonl(run.run_folder / "metrics.jsonl"))
+            for axis, column in zip(axes, ("reward", "layer2/reward"), strict=True):
+                if column in steps:
+                    smooth = steps[column].rolling(window, min_periods=1, center=True).mean()
+                    label = name_of(arm) if i == 0 else None
+                    axis.plot(steps["generated_tokens"] / 1e6, smooth, color=color_of(arm, list(cfg.arms)), lw=1.3, alpha=0.85, label=label)
+    axes[0].set(title="Layer 1: first attempts", ylabel=f"mean reward (running mean of {window} steps)", xlabel="generated tokens, all layers (millions)")
+    axes[1].set(title="Layer 2: corrections of sampled drafts", xlabel="generated tokens, all layers (millions)")
+    for axis in axes:
+        axis.set_ylim(0, 1)
+        axis.legend(loc="lower right")
+    figure.suptitle(f"Training reward, {len(cfg.seeds)} seeds, profile {cfg.profile}", y=1.0)
+    return figure
+
+
+def attempts_figure(summary: dict) -> plt.Figure:
+    """Attempt 1 against attempt 2, each arm and benchmark, with 95% intervals and the single seeds."""
+    _style()
+    benchmarks = summary["params"]["benchmarks"]
+    arms = ordered_arms(summary)
+    figure, axes = plt.subplots(1, len(benchmarks), figsize=(2.6 * len(benchmarks) + 0.6, 4), sharey=True, squeeze=False)
+    for axis, benchmark in zip(axes[0], benchmarks, strict=True):
+        for i, arm in enumerate(arms):
+            row = next(row for row in summary["rows"] if row["arm"] == arm and row["benchmark"] == benchmark)
+            for attempt, offset, face in ((1, -0.17, "white"), (2, 0.17, None)):
+                value, (low, high) = 100 * row[f"acc_t{attempt}"], [100 * x for x in row[f"acc_t{attempt}_ci"]]
+                color = color_of(arm, arms)
+                axis.errorbar(i + offset, value, yerr=[[max(0, value - low)], [max(0, high - value)]], color=color, lw=1.5, capsize=2.5, zorder=2)
+                axis.plot(i + offset, value, "o", ms=7, color=color, mfc=face or color, zorder=3)
+                axis.plot(
+                    [i + offset + 0.1] * len(row[f"acc_t{attempt}_seeds"]), [100 * x for x in row[f"acc_t{attempt}_seeds"]], ".", ms=3, color=color, alpha=0.7
+                )
+            axis.annotate("", (i + 0.13, 100 * row["acc_t2"]), (i - 0.13, 100 * row["acc_t1"]), arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.5})
+        axis.set_title(benchmark, fontsize=10)
+        axis.set_xticks(range(len(arms)), [name_of(arm).replace(", ", ",\n").replace(" ", "\n", 1) for arm in arms], fontsize=7.5)
+        axis.set_ylim(0, 102)
+    axes[0, 0].set_ylabel("right answers, %")
+    figure.suptitle(f"Attempt 1 (open) and attempt 2 (filled), 95% intervals, dots: seeds. Profile {summary['profile']}", y=1.0, fontsize=10.5)
+    return figure
+
+
+def transitions_figure(summary: dict) -> plt.Figure:
+    """Gains to the right, losses to the left: what second attempts change, as shares of all problems."""
+    _style()
+    benchmarks = summary["params"]["benchmarks"]
+    arms = ordered_arms(summary)
+    figure, axes = plt.subplots(1, len(benchmarks), figsize=(2.6 * len(benchmarks) + 0.8, 0.5 * len(arms) + 1.4), sharey=True, sharex=True, squeeze=False)
+    for axis, benchmark in zip(axes[0], benchmarks, strict=True):
+        for i, arm in enumerate(arms):
+            row = next(row for row in summary["rows"] if row["arm"] == arm and row["benchmark"] == benchmark)
+            color, y = color_of(arm, arms), len(arms) - 1 - i
+            for measure, sign in (("i_to_c", 1), ("c_to_i", -1)):
+                value, (low, high) = 100 * row[measure], [100 * x for x in row[f"{measure}_ci"]]
+                axis.barh(y, sign * value, color=color, alpha=0.9 if sign > 0 else 0.4, height=0.62)
+                axis.plot([sign * low, sign * high], [y, y], color="black", lw=1)
+        axis.axvline(0, color="black", lw=0.8)
+        axis.set_title(benchmark, fontsize=10)
+        axis.set_yticks(range(len(arms)), [name_of(arm) for arm in reversed(arms)])
+        axis.xaxis.set_major_formatter(lambda value, _: f"{abs(value):.0f}")
+    figure.supxlabel("right to wrong   <   % of all problems   >   wrong to right", fontsize=9)
+    figure.suptitle(f"What the second attempt changed, profile {summary['profile']}", y=1.02, fontsize=10.5)
+    figure.tight_layout()
+    return figure
+
+
+def method_figure() -> plt.Figure:
+    """The method in one picture: two layers, one policy, one step."""
+    _style()
+    figure, axis = plt.subplots(figsize=(10, 4.1))
+    axis.set(xlim=(0, 100), ylim=(0, 41))
+    axis.axis("off")
+
+    def box(x: float, y: float, width: float, height: float, text: str, color: str, size: float = 9) -> None:
+        axis.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.3,rounding_size=1", fc=color, ec="#444444", lw=0.9))
+        axis.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=size)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float]) -> None:
+        axis.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color="#444444", lw=1, shrinkA=0, shrinkB=0))
+
+    blue, orange, grey = "#D6EAF8", "#FBE0CF", "#EEEEEE"
+    axis.text(0, 39, "Layer 1: GRPO", fontsize=11, weight="bold", color=COLORS["grpo_matched"])
+    axis.text(0, 17.5, "Layer 2: GRPO on corrections", fontsize=11, weight="bold", color=COLORS["mgrpo"])
+    box(0, 26, 13, 8, "question $q$", grey)
+    box(20, 24, 20, 12, "$G$ drafts\n$o_1,\\ldots,o_G\\sim\\pi_\\theta(\\cdot\\,|\\,q)$", blue)
+    box(47, 24, 17, 12, "rule-based reward\n$r_i\\in\\{0,1\\}$", blue)
+    box(71, 24, 29, 12, "advantage in the group of $G$\n$A_i=(r_i-\\bar r)\\,/\\,\\mathrm{std}(r)$", blue)
+    box(0, 2, 13, 12, "$q$, draft $o_i$,\n“Wait, let me\ndouble-check\nthat.”", grey, 8)
+    box(20, 2, 20, 12, "$H$ corrections of $o_i$\n$c_1,\\ldots,c_H\\sim\\pi_\\theta(\\cdot\\,|\\,q,o_i,$ phrase$)$", orange, 8)
+    box(47, 2, 17, 12, "the same reward,\ncorrection alone", orange)
+    box(71, 2, 29, 12, "advantage in the group of $H$\n$A_{ij}=(r_{ij}-\\bar r_i)\\,/\\,\\mathrm{std}(r_i)$", orange)
+    for y in (30, 8):
+        for start, end in ((13.6, 19.4), (40.6, 46.4), (64.6, 70.4)):
+            arrow((start, y), (end, y))
+    arrow((25, 23.4), (8, 14.8))
+    axis.text(21, 20.3, "some drafts, right and wrong alike", fontsize=8, color="#444444")
+    axis.text(
+        85.5, 19, "one step on  $w_1\\,L_{GRPO}^{(1)}+w_2\\,L_{GRPO}^{(2)}$,  same policy $\\pi_\\theta$", ha="center", va="center", fontsize=9, weight="bold"
+    )
+    return figure
+
+
+def draw_all(cfg: Config) -> list[Path]:
+    """Every figure of an experiment, from its result files."""
+    summary = store.read_json(cfg.results / "summary.json")
+    figures = {
+        "method": method_figure(),
+        "learning_curves": learning_curves(cfg),
+        "attempts": attempts_figure(summary),
+        "transitions": transitions_figure(summary),
+    }
+    paths = [save(figure, cfg.figures, name) for name, figure in figures.items()]
+    for figure in figures.values():
+        plt.close(figure)
+    return paths

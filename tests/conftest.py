@@ -1,0 +1,34 @@
+"""Fixtures: everything is made here, offline and in seconds."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    from mgrpo_lib import miniature
+    from mgrpo_lib.prompts import PHRASES
+
+    return miniature.make_tokenizer(PHRASES)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tokenizer, tmp_path_factory):
+    """A miniature base model with a few steps of training: it ends most completions, and is sometimes right."""
+    import torch
+
+    from mgrpo_lib import miniature
+    from mgrpo_lib.prompts import PHRASES
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("model")
+    model, _ = miniature.train_base(steps=60, batch_size=48, learning_rate=5e-3, phrases=PHRASES)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,85 @@
+"""Parameters: whatever is misspelt, mistyped or impossible is refused before any work, with the mend."""
+
+import pytest
+
+from mgrpo_lib.config import ConfigError, TrainSettings, from_notebook, load_config, parse_assignments, profile_names
+
+
+@pytest.mark.parametrize("profile", profile_names())
+def test_every_arm_of_every_profile_resolves(profile):
+    cfg = load_config(profile, arm="base")
+    assert {"grpo", "grpo_matched", "mgrpo"} <= set(cfg.arms)
+    for arm, changes in cfg.arms.items():
+        run = cfg.of_arm(arm, seed=3)
+        assert (run.arm, run.seed, run.run_name) == (arm, 3, f"{arm}-seed3")
+        for name, value in changes.items():
+            assert getattr(run, name) == value
+    assert cfg.of_arm("grpo").num_layers == 1 and cfg.of_arm("mgrpo").num_layers == 2
+
+
+def test_arms_differ_only_in_what_the_profile_says():
+    cfg = load_config("cpu", arm="base")
+    mgrpo, matched = (cfg.of_arm(arm).settings(TrainSettings) for arm in ("mgrpo", "grpo_matched"))
+    assert {name for name in mgrpo if mgrpo[name] != matched[name]} == set(cfg.arms["grpo_matched"]) - set(cfg.arms["mgrpo"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"learning_rat": 1.0}, "unknown parameter 'learning_rat'.*did you mean 'learning_rate'"),
+        ({"learning_rate": "fast"}, "'learning_rate' is 'fast' \\(str\\).*number"),
+        ({"learning_rate": -1.0}, "greater than 0"),
+        ({"max_steps": 2.5}, "'max_steps' is 2.5 \\(float\\).*integer"),
+        ({"seeds": []}, "'seeds' is \\[\\]"),
+        ({"arm": "mgrop"}, "unknown arm 'mgrop'.*did you mean 'mgrpo'"),
+        ({"num_corrections": 1}, "'num_corrections' is 1"),
+        ({"micro_batch_size": 7}, "does not divide.*use 4"),
+        ({"layer_weights": [1.0]}, "one weight a layer"),
+        ({"drafts_per_prompt": 99}, "exceeds num_generations"),
+        ({"load_in_4bit": True}, "set lora_rank"),
+        ({"arms": {"mgrpo": {"learning_rte": 1.0}}}, "did you mean 'learning_rate'"),
+        ({"arms": {"mgrpo": {"test_problems": 1}}}, "may only change training settings"),
+        ({"arms": {"mgrpo": {"match_tokens_of": "grop"}}}, "unknown arm 'grop'"),
+    ],
+)
+def test_wrong_parameters_are_refused_with_the_nearest_valid_name(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config("smoke", **overrides)
+
+
+def test_unknown_profile_is_refused():
+    with pytest.raises(ConfigError, match="unknown profile 'cpuu'; did you mean 'cpu'"):
+        load_config("cpuu")
+
+
+def test_none_means_as_the_profile_says():
+    assert load_config("cpu", learning_rate=None) == load_config("cpu")
+
+
+def test_assignments_read_numbers_as_numbers():
+    # YAML alone reads 1e-4 as a string
+    assert parse_assignments("learning_rate=1e-4 max_steps=5 seeds=[0,1] output_root=a/b drafts_per_prompt=null") == {
+        "learning_rate": 1e-4,
+        "max_steps": 5,
+        "seeds": [0, 1],
+        "output_root": "a/b",
+        "drafts_per_prompt": None,
+    }
+    with pytest.raises(ConfigError, match="write name=value"):
+        parse_assignments("learning_rate 1e-4")
+
+
+def test_notebook_parameters_are_read_from_both_cells_and_nothing_else():
+    declared = '# Parameters\nprofile = "smoke"  # help\nseed = 0\nmax_steps: int = None'
+    injected = "# Parameters\nseed = 4\nlearning_rate = 0.5"
+    names = {"profile": "smoke", "seed": 4, "max_steps": None, "learning_rate": 0.5, "rows": [1, 2]}
+    cfg = from_notebook({"In": ["", "import this", declared, injected, "cfg = from_notebook(globals())"], **names})
+    assert (cfg.profile, cfg.seed, cfg.learning_rate) == ("smoke", 4, 0.5)
+    # a later cell may use any name; the configuration can be read again
+    assert from_notebook({"In": ["", declared, injected, "cfg = 1", "rows = [1, 2]", "cfg = from_notebook(globals())"], **names}) == cfg
+
+
+def test_notebook_with_a_misspelt_parameter_stops():
+    cells = ["", '# Parameters\nprofile = "smoke"', "# Parameters\nlearning_rat = 1", ""]
+    with pytest.raises(ConfigError, match="did you mean 'learning_rate'"):
+        from_notebook({"In": cells, "profile": "smoke", "learning_rat": 1})

@@ -1,0 +1,339 @@
+"""The trainer against TRL's: one layer is TRL's GRPO bit for bit, a layer of weight 0 leaves no trace, layer 2 is TRL's GRPO on the built prompts."""
+
+import copy
+import random
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOConfig, GRPOTrainer
+
+from mgrpo_lib import miniature
+from mgrpo_lib.prompts import PHRASES, correction_ids, guidance
+from mgrpo_lib.rewards import accuracy_reward
+from mgrpo_lib.trainer import MGRPOConfig, MGRPOTrainer, choose_drafts
+
+COMMON = {
+    "per_device_train_batch_size": 8,
+    "num_generations": 4,
+    "max_completion_length": 12,
+    "learning_rate": 1e-2,
+    "max_steps": 3,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "report_to": "none",
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "disable_tqdm": True,
+    "disable_dropout": True,
+    "seed": 7,
+    "beta": 0.0,
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "lr_scheduler_type": "constant",
+    "warmup_steps": 0,
+    "use_bias_correction_kl": False,
+    "epsilon_high": 0.2,
+}
+VARIANTS = {
+    "grpo": {},
+    "bnpo": {"loss_type": "bnpo"},
+    "dr_grpo": {"loss_type": "dr_grpo"},
+    "dapo": {"loss_type": "dapo"},
+    "accumulation": {"gradient_accumulation_steps": 2},
+    "two iterations": {"num_iterations": 2},
+    "two steps a generation": {"steps_per_generation": 2, "gradient_accumulation_steps": 1},
+    "lora and kl": {"beta": 0.05, "lora": True},
+    "kl": {"beta": 0.05},
+}
+
+
+def parity_reward(completions, **kwargs):
+    """A reward that an untrained model earns now and then: an even number of digits."""
+    return [float(sum(c.isdigit() for c in text) % 2 == 0) for text in completions]
+
+
+def build(trainer_class, config_class, folder, tmp_path, reward=parity_reward, **options):
+    options = {**COMMON, "loss_type": "grpo", **options}
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM") if options.pop("lora", False) else None
+    torch.manual_seed(0)
+    rows = miniature.problems("train", "train", 16)
+    return trainer_class(
+        model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+        reward_funcs=reward,
+        args=config_class(output_dir=str(tmp_path), **options),
+        train_dataset=Dataset.from_list([{"prompt": f"<q>{row['question']}<a>", "answer": row["answer"]} for row in rows]),
+        processing_class=AutoTokenizer.from_pretrained(folder, padding_side="left"),
+        peft_config=lora,
+    )
+
+
+def trained_weights(trainer) -> dict[str, torch.Tensor]:
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    after = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    assert any(not torch.equal(before[name], after[name]) for name in after), "training moved nothing, the comparison would be empty"
+    return after
+
+
+def differing(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> list[str]:
+    assert left.keys() == right.keys()
+    return [name for name in left if not torch.equal(left[name], right[name])]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_layer_and_weight_zero_equal_trl_bit_for_bit(variant, model_folder, tmp_path):
+    options = VARIANTS[variant]
+    expected = trained_weights(build(GRPOTrainer, GRPOConfig, model_folder, tmp_path, **options))
+    one_layer = trained_weights(build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_layers=1, **options))
+    assert differing(expected, one_layer) == []
+    layers = {"num_layers": 2, "layer_weights": [1.0, 0.0], "num_corrections": 2, "drafts_per_prompt": 2}
+    weight_zero = trained_weights(build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, **layers, **options))
+    assert differing(expected, weight_zero) == []
+
+
+def test_second_layer_changes_the_update(model_folder, tmp_path):
+    one = trained_weights(build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_layers=1))
+    two = trained_weights(build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_corrections=2))
+    assert differing(one, two) != []
+
+
+class Recording(MGRPOTrainer):
+    """Keeps what a generation produced."""
+
+    def _prepare_inputs(self, generation_batch):
+        self.last_inputs = super()._prepare_inputs(generation_batch)
+        return self.last_inputs
+
+    def _correct(self, layer):
+        self.drafts = self._rollouts
+        self.sampling_seed = self._seed(layer, "sampling")
+        batch = super()._correct(layer)
+        self.corrections = self._rollouts
+        return batch
+
+
+@pytest.fixture
+def recorded(model_folder, tmp_path):
+    """A trainer that has generated one batch of both layers and not yet stepped; no dropout, no KL."""
+    trainer = build(Recording, MGRPOConfig, model_folder, tmp_path, num_corrections=4, drafts_per_prompt=2)
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1  # set by `train`, which this fixture does not call
+    trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    return trainer
+
+
+def test_layer_2_prompts_are_question_draft_phrase_token_for_token(recorded):
+    tokenizer, drafts, batch = recorded.processing_class, recorded.drafts, recorded._correction_batches[0]
+    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(batch["prompt_ids"], batch["prompt_mask"], strict=True)]
+    assert len(prompts) == 2 * 2 * 4  # questions x drafts x corrections
+    phrases = [tokenizer(guidance(phrase), add_special_tokens=False)["input_ids"] for phrase in PHRASES]
+    possible = [
+        correction_ids(prompt, completion, phrase, {tokenizer.eos_token_id})
+        for prompt, completion in zip(drafts.prompt_ids, drafts.completion_ids, strict=True)
+        for phrase in phrases
+    ]
+    assert all(prompt in possible for prompt in prompts)
+    groups = [prompts[i : i + 4] for i in range(0, len(prompts), 4)]
+    assert all(all(prompt == group[0] for prompt in group) for group in groups), "a group must share one draft and one phrase"
+    assert len({str(group[0]) for group in groups}) > 1
+
+
+def test_layer_2_batch_and_loss_equal_trl_on_the_built_prompts(recorded, model_folder, tmp_path):
+    """TRL, given the layer-2 prompts as its own prompts and the same random state, samples and scores the same batch."""
+    ours, corrections = recorded._correction_batches[0], recorded.corrections
+    plain = build(GRPOTrainer, GRPOConfig, model_folder, tmp_path, num_generations=4)
+    plain.model.train()
+    plain.current_gradient_accumulation_steps = 1
+    # the same tokens: a garbled draft may not survive decoding and tokenising, which is why the trainer does neither
+    plain._tokenize_prompts = lambda prompts: (corrections.prompt_ids, None, {})
+    torch.manual_seed(recorded.sampling_seed)
+    rows = [{"prompt": text, "answer": row["answer"]} for text, row in zip(corrections.prompts, corrections.inputs, strict=True)]
+    theirs = plain._generate_and_score_completions(rows)
+    for key in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages", "num_items_in_batch"):
+        assert torch.equal(ours[key], theirs[key]), key
+    assert float(ours["advantages"].abs().sum()) > 0
+    plain_loss = plain._compute_loss(plain.model, theirs)
+    our_loss = GRPOTrainer._compute_loss(recorded, recorded.model, ours)
+    torch.testing.assert_close(our_loss, plain_loss, rtol=0, atol=1e-7)
+
+
+def test_advantages_are_relative_to_the_corrections_of_one_draft(recorded):
+    rewards = recorded.corrections.rewards.view(-1, 4)
+    expected = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
+    torch.testing.assert_close(recorded._correction_batches[0]["advantages"].view(-1, 4), expected, rtol=1e-5, atol=1e-6)
+
+
+def gradient(trainer, inputs, weights) -> torch.Tensor:
+    trainer.args.layer_weights = weights
+    trainer.model.zero_grad()
+    trainer._compute_loss(trainer.model, inputs).backward()
+    return torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+
+
+def test_joint_gradient_is_the_weighted_sum(recorded):
+    inputs = recorded.last_inputs
+    first, second = gradient(recorded, inputs, [1.0, 0.0]), gradient(recorded, inputs, [0.0, 1.0])
+    joint = gradient(recorded, inputs, [1.0, 0.3])
+    assert float(second.norm()) > 0
+    torch.testing.assert_close(joint, first + 0.3 * second, rtol=1e-4, atol=1e-6)
+
+
+def test_accumulation_slices_leave_the_gradient(recorded):
+    whole = recorded._correction_batches[0]
+    loss = GRPOTrainer._compute_loss
+    recorded.model.zero_grad()
+    loss(recorded, recorded.model, whole).backward()
+    expected = torch.cat([p.grad.flatten() for p in recorded.model.parameters()])
+    recorded.model.zero_grad()
+    parts = recorded._split(whole, 4)
+    assert sorted(len(part["advantages"]) for part in parts) == [4, 4, 4, 4]
+    for part in parts:
+        (loss(recorded, recorded.model, part) / 4).backward()
+    torch.testing.assert_close(torch.cat([p.grad.flatten() for p in recorded.model.parameters()]), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_metrics_of_the_layers_do_not_mix_and_tokens_are_counted(model_folder, tmp_path):
+    trainer = build(Recording, MGRPOConfig, model_folder, tmp_path, num_corrections=2, max_steps=2)
+    counted = 0
+    original = trainer._calculate_rewards
+
+    def count(inputs, prompts, completions, completion_ids_list):
+        nonlocal counted
+        counted += sum(map(len, completion_ids_list))
+        return original(inputs, prompts, completions, completion_ids_list)
+
+    trainer._calculate_rewards = count
+    trainer.train()
+    log = [entry for entry in trainer.state.log_history if "reward" in entry]
+    assert len(log) == 2
+    assert log[-1]["generated_tokens"] == counted == trainer.generated_tokens
+    assert log[-1]["reward"] == pytest.approx(float(trainer.drafts.rewards.mean()))
+    assert log[-1]["layer2/reward"] == pytest.approx(float(trainer.corrections.rewards.mean()))
+    assert log[-1]["layer2/accuracy"] == pytest.approx(log[-1]["layer2/reward"])
+    # identity: right after = right before + fixed - broken, over the drafts that were passed on
+    assert 0 <= log[-1]["layer2/fixed"] <= 1 and 0 <= log[-1]["layer2/broken"] <= 1
+
+
+def test_token_budget_stops_at_the_nearest_step(model_folder, tmp_path):
+    free = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_layers=1, max_steps=6)
+    free.train()
+    counts = [entry["generated_tokens"] for entry in free.state.log_history if "reward" in entry]
+    budget = int(counts[3]) + 5
+    bounded = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_layers=1, max_steps=6, max_generated_tokens=budget)
+    bounded.train()
+    assert bounded.state.global_step == 4
+    assert bounded.generated_tokens == counts[3]
+
+
+def test_three_layers_run_and_correct_the_corrections(model_folder, tmp_path):
+    options = {"num_layers": 3, "layer_weights": [1.0, 1.0, 1.0], "num_corrections": 2, "drafts_per_prompt": 1, "max_steps": 1}
+    trainer = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, **options)
+    trainer.train()
+    log = next(entry for entry in trainer.state.log_history if "reward" in entry)
+    assert "layer2/reward" in log and "layer3/reward" in log
+    assert [len(batch["advantages"]) for batch in trainer._correction_slices[1]] == [2 * 1 * 2 * 2]
+
+
+def test_evaluation_runs_both_layers(model_folder, tmp_path):
+    trainer = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_corrections=2, num_generations_eval=2, per_device_eval_batch_size=4)
+    scores = trainer.evaluate(eval_dataset=trainer.train_dataset.select(range(4)))
+    assert "eval_reward" in scores and "eval_layer2/reward" in scores
+    assert trainer.generated_tokens == 0, "evaluation must not be counted as training"
+
+
+def test_lora_moves_and_its_base_does_not(model_folder, tmp_path):
+    trainer = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_corrections=2, lora=True)
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    changed = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed and all("lora_" in name for name in changed)
+
+
+def test_nf4_adapter_is_float32_and_training_after_evaluation_works(model_folder, tmp_path):
+    from mgrpo_lib.config import load_config
+    from mgrpo_lib.models import adapters_to_float32, load_base, lora_config
+
+    cfg = load_config("smoke", arm="mgrpo_nf4")
+    model = load_base(str(model_folder), load_in_4bit=True)
+    packed = {name: p.detach().clone() for name, p in model.named_parameters() if p.dtype == torch.uint8}
+    assert packed, "nothing was quantised"
+    args = MGRPOConfig(output_dir=str(tmp_path), **{**COMMON, "loss_type": "grpo", "num_corrections": 2, "max_steps": 2, "per_device_eval_batch_size": 4})
+    rows = [{"prompt": f"<q>{row['question']}<a>", "answer": row["answer"]} for row in miniature.problems("train", "train", 16)]
+    trainer = MGRPOTrainer(
+        model=model,
+        reward_funcs=parity_reward,
+        args=args,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=AutoTokenizer.from_pretrained(model_folder, padding_side="left"),
+        peft_config=lora_config(cfg),
+    )
+    adapters_to_float32(trainer.model)
+    adapter = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+    assert {p.dtype for p in adapter.values()} == {torch.float32}
+    trainer.evaluate(eval_dataset=trainer.train_dataset.select(range(4)))  # bitsandbytes would repack the weights here
+    trainer.train()
+    moved = [name for name, p in trainer.model.named_parameters() if name in adapter and not torch.equal(p, adapter[name])]
+    assert any("lora_A" in name for name in moved) and any("lora_B" in name for name in moved)
+    now = {name.split("base_model.model.")[-1]: p for name, p in trainer.model.named_parameters() if p.dtype == torch.uint8}
+    assert all(torch.equal(packed[name], now[name.replace(".base_layer", "")]) for name in packed if name in now)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_corrections": 1}, "use 2 or more"),
+        ({"layer_weights": [1.0]}, "one weight per layer"),
+        ({"phrases": []}, "at least one guiding phrase"),
+        ({"drafts_per_prompt": 5}, "use 1 to num_generations"),
+        ({"num_layers": 0}, "use 1"),
+        ({"per_device_train_batch_size": 2, "gradient_accumulation_steps": 8, "num_corrections": 3, "drafts_per_prompt": 1}, "change drafts_per_prompt"),
+    ],
+)
+def test_wrong_combinations_are_refused_with_the_mend(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        MGRPOConfig(output_dir=str(tmp_path), **{**COMMON, **options})
+
+
+def test_defaults_are_the_papers_form(tmp_path):
+    config = MGRPOConfig(output_dir=str(tmp_path), bf16=False)
+    assert (config.loss_type, config.scale_rewards, config.beta, config.epsilon, config.epsilon_high) == ("grpo", "group", 0.001, 0.2, 0.2)
+    assert (config.num_layers, config.num_generations, config.use_bias_correction_kl, config.top_k, config.temperature) == (2, 8, False, 0, 1.0)
+
+
+def test_drafts_are_chosen_blind_and_within_their_group():
+    rng = random.Random(0)
+    seen = set()
+    for _ in range(200):
+        rows = choose_drafts(rows=12, group=4, k=2, rng=rng)
+        assert [row // 4 for row in rows] == [0, 0, 1, 1, 2, 2]
+        assert len(set(rows)) == 6
+        seen |= set(rows)
+    assert seen == set(range(12))
+
+
+def test_every_override_exists_in_trl_with_the_same_signature():
+    import inspect
+
+    for name in ("_tokenize_prompts", "_calculate_rewards", "_generate_and_score_completions", "_prepare_inputs", "_compute_loss"):
+        assert hasattr(GRPOTrainer, name), f"TRL no longer has {name}; MGRPOTrainer overrides it"
+        theirs, ours = (list(inspect.signature(vars(cls)[name]).parameters) for cls in (GRPOTrainer, MGRPOTrainer))
+        assert theirs == ours, f"TRL changed the signature of {name}: {theirs}"
+
+
+def test_the_reward_sees_the_new_segment_alone(model_folder, tmp_path):
+    seen = []
+
+    def spy(prompts, completions, answer, **kwargs):
+        seen.append((copy.deepcopy(prompts), copy.deepcopy(completions)))
+        return accuracy_reward(completions, answer)
+
+    build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, reward=spy, num_corrections=2, max_steps=1).train()
+    first, second = seen[0], seen[1]
+    assert all(any(phrase in prompt for phrase in PHRASES) for prompt in second[0])
+    assert not any(any(phrase in prompt for phrase in PHRASES) for prompt in first[0])
+    assert all("<q>" not in completion for completion in second[1])
