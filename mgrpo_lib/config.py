@@ -178,6 +178,8 @@ def _check_sense(cfg: Config) -> None:
     if rows % cfg.micro_batch_size:
         fitting = max(d for d in range(1, min(rows, cfg.micro_batch_size) + 1) if rows % d == 0)
         raise ConfigError(f"micro_batch_size {cfg.micro_batch_size} does not divide prompts_per_step * num_generations = {rows}; use {fitting}")
+    if cfg.train_problems < cfg.prompts_per_step:
+        raise ConfigError(f"train_problems {cfg.train_problems} are fewer than prompts_per_step {cfg.prompts_per_step}; no step could be made")
     if len(cfg.layer_weights) != cfg.num_layers and cfg.num_layers > 1:
         raise ConfigError(f"layer_weights has {len(cfg.layer_weights)} entries for {cfg.num_layers} layers; give one weight a layer")
     if cfg.drafts_per_prompt is not None and cfg.num_layers > 1 and cfg.drafts_per_prompt > cfg.num_generations:

@@ -23,15 +23,22 @@ def generate(model, tokenizer, prompt_ids: list[list[int]], max_new_tokens: int,
     Prompts are batched by length and padded on the left; the batch size is part of the result, since padding can change the last bits of a logit.
     """
     completions: list[list[int]] = [[] for _ in prompt_ids]
+    ends = end_tokens(model, tokenizer)
     order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         batch = tokenizer.pad({"input_ids": [prompt_ids[i] for i in rows]}, return_tensors="pt", padding_side="left").to(model.device)
         out = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id)
         for i, ids in zip(rows, out[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
-            end = ids.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in ids else len(ids)
+            end = next((k + 1 for k, token in enumerate(ids) if token in ends), len(ids))
             completions[i] = ids[:end]
     return completions
+
+
+def end_tokens(model, tokenizer) -> set[int]:
+    """Every token that ends a completion: chat models have more than their tokenizer's one."""
+    ids = model.generation_config.eos_token_id
+    return {tokenizer.eos_token_id, *([] if ids is None else [ids] if isinstance(ids, int) else ids)}
 
 
 def two_attempts(model, tokenizer, problems: list[dict], cfg: Config) -> list[dict]:
@@ -47,7 +54,8 @@ def two_attempts(model, tokenizer, problems: list[dict], cfg: Config) -> list[di
         prompts = tokenizer(questions, add_special_tokens=False)["input_ids"]
     guidance_ids = tokenizer(guidance(PHRASES[cfg.eval_phrase - 1]), add_special_tokens=False)["input_ids"]
     first = generate(model, tokenizer, prompts, cfg.max_completion_length, cfg.eval_batch_size)
-    again = [correction_ids(p, c, guidance_ids, {tokenizer.eos_token_id}) for p, c in zip(prompts, first, strict=True)]
+    ends = end_tokens(model, tokenizer)
+    again = [correction_ids(p, c, guidance_ids, ends) for p, c in zip(prompts, first, strict=True)]
     second = generate(model, tokenizer, again, cfg.max_completion_length, cfg.eval_batch_size)
     records = [{"id": problem["id"], "question": problem["question"], "gold": problem["answer"]} for problem in problems]
     for attempt, completions in ((1, first), (2, second)):
@@ -58,7 +66,7 @@ def two_attempts(model, tokenizer, problems: list[dict], cfg: Config) -> list[di
             record[f"answer_{attempt}"] = answer
             record[f"correct_{attempt}"] = same_answer(answer, record["gold"])
             record[f"tokens_{attempt}"] = len(ids)
-            record[f"truncated_{attempt}"] = ids[-1] != tokenizer.eos_token_id
+            record[f"truncated_{attempt}"] = ids[-1] not in ends
     return records
 
 

@@ -59,13 +59,13 @@ def learning_curves(cfg: Config, window: int = 9) -> plt.Figure:
                 if column in steps:
                     smooth = steps[column].rolling(window, min_periods=1, center=True).mean()
                     label = name_of(arm) if i == 0 else None
-                    axis.plot(steps["generated_tokens"] / 1e6, smooth, color=color_of(arm, list(cfg.arms)), lw=1.3, alpha=0.85, label=label)
-    axes[0].set(title="Layer 1: first attempts", ylabel=f"mean reward (running mean of {window} steps)", xlabel="generated tokens, all layers (millions)")
-    axes[1].set(title="Layer 2: corrections of sampled drafts", xlabel="generated tokens, all layers (millions)")
+                    axis.plot(steps["generated_tokens"] / 1e3, smooth, color=color_of(arm, list(cfg.arms)), lw=1.3, alpha=0.85, label=label)
+    axes[0].set(title="Layer 1: first attempts", ylabel=f"mean reward (running mean of {window} steps)", xlabel="generated tokens, all layers (thousands)")
+    axes[1].set(title="Layer 2: corrections of sampled drafts", xlabel="generated tokens, all layers (thousands)")
     for axis in axes:
         axis.set_ylim(0, 1)
         axis.legend(loc="lower right")
-    figure.suptitle(f"Training reward, {len(cfg.seeds)} seeds, profile {cfg.profile}", y=1.0)
+    figure.suptitle(f"Training reward, seeds {', '.join(map(str, cfg.seeds))}, profile {cfg.profile}", y=1.0)
     return figure
 
 
@@ -88,9 +88,11 @@ def attempts_figure(summary: dict) -> plt.Figure:
                 )
             axis.annotate("", (i + 0.13, 100 * row["acc_t2"]), (i - 0.13, 100 * row["acc_t1"]), arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.5})
         axis.set_title(benchmark, fontsize=10)
-        axis.set_xticks(range(len(arms)), [name_of(arm).replace(", ", ",\n").replace(" ", "\n", 1) for arm in arms], fontsize=7.5)
+        axis.set_xticks([])
         axis.set_ylim(0, 102)
     axes[0, 0].set_ylabel("right answers, %")
+    handles = [plt.Line2D([], [], color=color_of(arm, arms), marker="o", lw=1.5, label=name_of(arm)) for arm in arms]
+    figure.legend(handles=handles, loc="lower center", ncols=len(arms), bbox_to_anchor=(0.5, -0.04))
     figure.suptitle(f"Attempt 1 (open) and attempt 2 (filled), 95% intervals, dots: seeds. Profile {summary['profile']}", y=1.0, fontsize=10.5)
     return figure
 
@@ -122,8 +124,8 @@ def transitions_figure(summary: dict) -> plt.Figure:
 def method_figure() -> plt.Figure:
     """The method in one picture: two layers, one policy, one step."""
     _style()
-    figure, axis = plt.subplots(figsize=(10, 4.1))
-    axis.set(xlim=(0, 100), ylim=(0, 41))
+    figure, axis = plt.subplots(figsize=(10, 4.6))
+    axis.set(xlim=(-1, 101), ylim=(-9, 41))
     axis.axis("off")
 
     def box(x: float, y: float, width: float, height: float, text: str, color: str, size: float = 9) -> None:
@@ -135,23 +137,21 @@ def method_figure() -> plt.Figure:
 
     blue, orange, grey = "#D6EAF8", "#FBE0CF", "#EEEEEE"
     axis.text(0, 39, "Layer 1: GRPO", fontsize=11, weight="bold", color=COLORS["grpo_matched"])
-    axis.text(0, 17.5, "Layer 2: GRPO on corrections", fontsize=11, weight="bold", color=COLORS["mgrpo"])
+    axis.text(27, 17.5, "Layer 2: GRPO on corrections", fontsize=11, weight="bold", color=COLORS["mgrpo"])
     box(0, 26, 13, 8, "question $q$", grey)
     box(20, 24, 20, 12, "$G$ drafts\n$o_1,\\ldots,o_G\\sim\\pi_\\theta(\\cdot\\,|\\,q)$", blue)
     box(47, 24, 17, 12, "rule-based reward\n$r_i\\in\\{0,1\\}$", blue)
     box(71, 24, 29, 12, "advantage in the group of $G$\n$A_i=(r_i-\\bar r)\\,/\\,\\mathrm{std}(r)$", blue)
     box(0, 2, 13, 12, "$q$, draft $o_i$,\n“Wait, let me\ndouble-check\nthat.”", grey, 8)
-    box(20, 2, 20, 12, "$H$ corrections of $o_i$\n$c_1,\\ldots,c_H\\sim\\pi_\\theta(\\cdot\\,|\\,q,o_i,$ phrase$)$", orange, 8)
+    box(20, 2, 20, 12, "$H$ corrections of $o_i$\n$c_{1..H}\\sim\\pi_\\theta(\\cdot\\,|\\,q,o_i,$ phrase$)$", orange)
     box(47, 2, 17, 12, "the same reward,\ncorrection alone", orange)
     box(71, 2, 29, 12, "advantage in the group of $H$\n$A_{ij}=(r_{ij}-\\bar r_i)\\,/\\,\\mathrm{std}(r_i)$", orange)
     for y in (30, 8):
         for start, end in ((13.6, 19.4), (40.6, 46.4), (64.6, 70.4)):
             arrow((start, y), (end, y))
     arrow((25, 23.4), (8, 14.8))
-    axis.text(21, 20.3, "some drafts, right and wrong alike", fontsize=8, color="#444444")
-    axis.text(
-        85.5, 19, "one step on  $w_1\\,L_{GRPO}^{(1)}+w_2\\,L_{GRPO}^{(2)}$,  same policy $\\pi_\\theta$", ha="center", va="center", fontsize=9, weight="bold"
-    )
+    axis.text(0, 18.2, "some drafts, right\nor wrong", fontsize=8, color="#444444")
+    box(20, -7.5, 80, 5, "one optimizer step on   $w_1\\,L_{GRPO}(q)\\;+\\;w_2\\,L_{GRPO}(q,o_i)$   for the one policy $\\pi_\\theta$", grey, 10)
     return figure
 
 

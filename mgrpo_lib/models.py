@@ -43,9 +43,13 @@ def load_tokenizer(location: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_base(location: str, load_in_4bit: bool = False) -> PreTrainedModel:
-    """The base model, dense or as NF4 with double quantisation; safetensors only, no code from the model's folder."""
-    dtype, _ = compute_dtype()
+def load_base(location: str, load_in_4bit: bool = False, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """The base model, dense or as NF4 with double quantisation; safetensors only, no code from the model's folder.
+
+    Args:
+        dtype: of the dense weights and of computing with the 4-bit ones; None: as `compute_dtype` says. Weights that are all trained need float32.
+    """
+    dtype = dtype or compute_dtype()[0]
     quantization = None
     if load_in_4bit:
         quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)

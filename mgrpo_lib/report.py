@@ -129,7 +129,7 @@ def result_table(summary: dict) -> pd.DataFrame:
             "attempt 1, %": percent(row["acc_t1"], row["acc_t1_ci"]),
             "attempt 2, %": percent(row["acc_t2"], row["acc_t2_ci"]),
             "change": percent(row["delta_t1_t2"], row["delta_t1_t2_ci"], sign=True),
-            "training tokens": f"{row['train_tokens'] / 1e6:.2f}M",
+            "training tokens": f"{row['train_tokens']:,.0f}",
         }
         for row in rows
     )
@@ -169,8 +169,8 @@ def cost_table(summary: dict) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "run": name,
-            "steps": run["steps"],
-            "generated tokens": run["train_tokens"],
+            "steps": run["steps"] or "",
+            "generated tokens": f"{run['train_tokens']:,}",
             "seconds": run["seconds"],
             "validation, attempt 1": percent(run["validation"]["acc_t1"]),
             "validation, attempt 2": percent(run["validation"]["acc_t2"]),

@@ -26,13 +26,20 @@ class Job:
     notebook: str
     parameters: dict[str, Any]
     output: Path  # the executed copy
-    manifest: Path  # what the notebook leaves when it is done ...
+    manifest: Path | None  # what the notebook leaves when it is done (None: it only shows what others left) ...
     key: str  # ... and the key that this must bear
     progress: Path | None = None
     needs: list["Job"] = field(default_factory=list)
 
     def done(self) -> bool:
-        return self.output.exists() and store.finished(self.manifest, self.key) is not None
+        return self.output.exists() and self.fulfilled()
+
+    def fulfilled(self) -> bool:
+        """Whether the manifest is there and made with these parameters, inputs and code."""
+        if self.manifest is None:
+            shown = [need.output for need in self.needs]
+            return not self.output.exists() or all(file.exists() and file.stat().st_mtime <= self.output.stat().st_mtime for file in shown)
+        return store.finished(self.manifest, self.key) is not None
 
 
 def hardware_profile() -> str:
@@ -44,20 +51,20 @@ def plan(cfg: Config, overrides: dict[str, Any]) -> list[Job]:
     """Every job of an experiment, each after those it needs."""
     runs = cfg.results / "runs"
 
-    def job(name: str, notebook: str, run: Config, manifest: Path, key: str, needs: list[Job], progress: str | None = None, **own: Any) -> Job:
+    def job(name: str, notebook: str, manifest: Path | None, key: str, needs: list[Job], progress: str | None = None, **own: Any) -> Job:
         parameters = {**overrides, "profile": cfg.profile, "output_root": str(cfg.output), **own}
         file = cfg.results / "progress" / f"{progress}.json" if progress else None
         return Job(name, notebook, parameters, runs / f"{name}.ipynb", manifest, key, file, needs)
 
     base = cfg.of_arm("base")
-    data = job("01_data", "01_data", base, cfg.results / "data.json", store.data_key(cfg), [])
-    trained_base = job("02_base_model", "02_base_model", base, base.run_folder / "run.json", store.base_key(cfg), [data], "base")
+    data = job("01_data", "01_data", cfg.results / "data.json", store.data_key(cfg), [])
+    trained_base = job("02_base_model", "02_base_model", base.run_folder / "run.json", store.base_key(cfg), [], "base")
     jobs = [data, trained_base]
 
     def evaluation(run: Config, after: Job) -> Job:
         manifest = cfg.results / "records" / f"{run.run_name}.json"
         own = {"arm": run.arm} if run.arm == "base" else {"arm": run.arm, "seed": run.seed}
-        return job(f"05_{run.run_name}", "05_benchmarks", run, manifest, store.evaluation_key(run), [after], f"evaluate-{run.run_name}", **own)
+        return job(f"05_{run.run_name}", "05_benchmarks", manifest, store.evaluation_key(run), [after], f"evaluate-{run.run_name}", **own)
 
     evaluations = [evaluation(base, trained_base)]
     for seed in cfg.seeds:
@@ -68,12 +75,12 @@ def plan(cfg: Config, overrides: dict[str, Any]) -> list[Job]:
             notebook = "03_grpo" if run.num_layers == 1 else "04_mgrpo"
             needs = [trained_base] + ([of_arm[run.match_tokens_of]] if run.match_tokens_of else [])
             manifest = run.run_folder / "run.json"
-            of_arm[arm] = job(f"{notebook[:2]}_{run.run_name}", notebook, run, manifest, store.run_key(run), needs, run.run_name, arm=arm, seed=seed)
+            of_arm[arm] = job(f"{notebook[:2]}_{run.run_name}", notebook, manifest, store.run_key(run), needs, run.run_name, arm=arm, seed=seed)
             evaluations.append(evaluation(run, of_arm[arm]))
         jobs += of_arm.values()
     jobs += evaluations
-    figures = job("06_figures", "06_figures", cfg, cfg.results / "summary.json", store.summary_key(cfg), list(evaluations))
-    overview = job("00_overview", "00_overview", cfg, cfg.results / "summary.json", store.summary_key(cfg), [figures])
+    figures = job("06_figures", "06_figures", cfg.results / "summary.json", store.summary_key(cfg), list(evaluations))
+    overview = job("00_overview", "00_overview", None, "", [figures])
     return jobs + [figures, overview]
 
 
@@ -139,7 +146,7 @@ def _run(pending: list[Job], workers: int) -> bool:
                     print(f"[{clock(time.monotonic() - start)}] done    {job.name} in {clock(seconds)}", flush=True)
                 else:
                     failed.append(job)
-                    print(f"[{clock(time.monotonic() - start)}] FAILED  {job.name} (exit {process.returncode}): {_reason(job)}", flush=True)
+                    print(f"[{clock(time.monotonic() - start)}] FAILED  {job.name} {_reason(job, process.returncode)}", flush=True)
             if failed and not running:
                 break
             if running and time.monotonic() - said >= (5 if sys.stdout.isatty() else 20):
@@ -164,7 +171,8 @@ def _partial(job: Job) -> Path:
 def _start(job: Job, threads: int | None) -> subprocess.Popen:
     """Papermill in a process of its own, a kernel of its own inside."""
     job.output.parent.mkdir(parents=True, exist_ok=True)
-    job.manifest.unlink(missing_ok=True)  # a manifest without its executed notebook came from elsewhere: this run makes its own
+    if job.manifest:
+        job.manifest.unlink(missing_ok=True)  # a manifest without its executed notebook came from elsewhere: this run makes its own
     if job.progress:
         job.progress.unlink(missing_ok=True)
     environment = {**os.environ, "MPLBACKEND": "agg", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
@@ -185,20 +193,26 @@ def _base64_yaml(parameters: dict[str, Any]) -> str:
 
 def _publish(job: Job) -> bool:
     """Gives the executed copy its final name, if the notebook left what it should."""
-    if store.finished(job.manifest, job.key) is None:
+    if not job.fulfilled():
         return False
     _partial(job).replace(job.output)
     job.output.with_suffix(".log").unlink(missing_ok=True)
     return True
 
 
-def _reason(job: Job) -> str:
-    """The error's last line, and where the rest is."""
+def _reason(job: Job, code: int) -> str:
+    """Why a notebook failed, in a line, and where the rest is."""
     log = job.output.with_suffix(".log")
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()] if log.exists() else []
     if _partial(job).exists():
         _partial(job).replace(job.output.with_name(f"{job.output.stem}.failed.ipynb"))
-    return f"{lines[-1] if lines else 'no output'}\n          executed so far: {job.output.stem}.failed.ipynb, log: {log}"
+    if code == 0:
+        why = f"it ended without leaving {job.manifest} as these parameters ask for"
+    elif code < 0 or any("Kernel died" in line or "DeadKernel" in line for line in lines):
+        why = "its kernel was killed, most often for want of memory; close other programs or use --workers 1"
+    else:
+        why = lines[-1] if lines else f"exit code {code}"
+    return f"{why}\n          executed so far: {job.output.stem}.failed.ipynb; log: {log}"
 
 
 def _state(job: Job) -> str:

@@ -55,11 +55,9 @@ def bootstrap(values: np.ndarray, draws: int = 4000, level: float = 0.95, seed: 
     values = np.atleast_2d(np.asarray(values, dtype=float))
     seeds, problems = values.shape
     rng = np.random.default_rng(seed)
-    means = np.empty(draws)
-    for i in range(draws):
-        rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds))  # how often each seed is drawn
-        columns = rng.multinomial(problems, np.full(problems, 1 / problems))
-        means[i] = rows @ values @ columns / (seeds * problems)
+    rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)  # (draws, seeds): how often each is drawn
+    columns = rng.multinomial(problems, np.full(problems, 1 / problems), size=draws)  # (draws, problems)
+    means = ((rows @ values) * columns).sum(1) / (seeds * problems)
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)

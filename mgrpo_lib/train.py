@@ -67,6 +67,7 @@ def training_arguments(cfg: Config, output_dir: str) -> MGRPOConfig:
     """The trainer's configuration for an arm; what is not named here is `MGRPOConfig`'s default, the paper's form where it is known."""
     rows = cfg.prompts_per_step * cfg.num_generations
     dtype, _ = compute_dtype()
+    budget = matched_tokens(cfg)
     return MGRPOConfig(
         output_dir=output_dir,
         seed=cfg.seed,
@@ -77,8 +78,8 @@ def training_arguments(cfg: Config, output_dir: str) -> MGRPOConfig:
         layer_weights=cfg.layer_weights[: cfg.num_layers],
         per_device_train_batch_size=cfg.micro_batch_size,
         gradient_accumulation_steps=rows // cfg.micro_batch_size,
-        max_steps=cfg.max_steps,
-        max_generated_tokens=matched_tokens(cfg),
+        max_steps=cfg.max_steps if budget is None else 100 * cfg.max_steps,  # a budget of tokens ends the run by itself
+        max_generated_tokens=budget,
         learning_rate=cfg.learning_rate,
         beta=cfg.beta,
         epsilon=cfg.epsilon,
@@ -120,7 +121,7 @@ def build_trainer(cfg: Config, output_dir: str) -> MGRPOTrainer:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*checkpointing.*")
         trainer = MGRPOTrainer(
-            model=load_base(location, cfg.load_in_4bit),
+            model=load_base(location, cfg.load_in_4bit, dtype=torch.float32 if cfg.lora_rank == 0 else None),
             reward_funcs=accuracy_reward,
             args=training_arguments(cfg, output_dir),
             train_dataset=dataset,

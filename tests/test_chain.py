@@ -1,0 +1,175 @@
+"""The whole chain in small, as a user runs it: `python -m mgrpo_lib reproduce --profile smoke`, then the same again, then other settings."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mgrpo_lib import store
+from mgrpo_lib.config import ROOT, load_config
+from mgrpo_lib.runner import plan
+
+
+def call(*arguments: str, timeout: int = 600) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "mgrpo_lib", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("smoke")
+    done = call("reproduce", "--profile", "smoke", "--out", str(folder))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| benchmark | arm |" in done.stdout and "to go" in done.stdout
+    return folder
+
+
+@pytest.fixture(scope="module")
+def summary(out) -> dict:
+    return json.loads((out / "results" / "smoke" / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def cfg(out):
+    return load_config("smoke", arm="base", output_root=str(out))
+
+
+def test_summary_keeps_its_contract(summary, cfg):
+    assert {"profile", "params", "environment", "rows"} <= set(summary)
+    expected = {(arm, benchmark) for arm in ("base", *cfg.arms) for benchmark in cfg.benchmarks}
+    assert {(row["arm"], row["benchmark"]) for row in summary["rows"]} == expected
+    for row in summary["rows"]:
+        assert row["n"] == cfg.test_problems
+        assert row["seeds"] == ([] if row["arm"] == "base" else cfg.seeds)
+        assert row["acc_t2"] == pytest.approx(row["acc_t1"] + row["i_to_c"] - row["c_to_i"], abs=1e-9)
+        for name in ("acc_t1", "acc_t2", "delta_t1_t2", "i_to_c", "c_to_i"):
+            low, high = row[f"{name}_ci"]
+            assert low - 1e-9 <= row[name] <= high + 1e-9
+        assert (row["train_tokens"] == 0) == (row["arm"] == "base")
+    assert summary["params"]["max_steps"] == 4 and summary["params"]["arms"]["grpo"] == {"num_layers": 1}
+    assert summary["environment"]["code_version"] == store.code_version()
+    assert set(summary["environment"]["packages"]) == set(store.PACKAGES)
+
+
+def test_summary_is_what_the_records_say(out, summary, cfg):
+    """An independent few lines from the records to the table's numbers."""
+    for row in summary["rows"]:
+        name = "base" if row["arm"] == "base" else f"{row['arm']}-seed0"
+        lines = [json.loads(line) for line in (out / "results" / "smoke" / "records" / f"{name}.jsonl").read_text().splitlines()]
+        own = [line for line in lines if line["benchmark"] == row["benchmark"]]
+        assert len(own) == row["n"] == len({line["id"] for line in own})
+        assert row["acc_t1"] == pytest.approx(sum(line["correct_1"] for line in own) / len(own))
+        assert row["i_to_c"] == pytest.approx(sum(line["correct_2"] and not line["correct_1"] for line in own) / len(own))
+        for line in own:
+            for k in (1, 2):
+                assert line[f"correct_{k}"] == (line[f"answer_{k}"] == line["gold"])
+                assert 1 <= line[f"tokens_{k}"] <= cfg.max_completion_length
+
+
+def test_training_moved_the_weights_and_recorded_its_parameters(out, cfg):
+    for arm, changes in cfg.arms.items():
+        run = cfg.of_arm(arm, 0)
+        manifest = json.loads((run.run_folder / "run.json").read_text())
+        assert manifest["weight_change"] > 0
+        assert manifest["key"] == store.run_key(run)
+        assert manifest["train_tokens"] > 0 and manifest["steps"] >= 1
+        for name, value in changes.items():
+            assert manifest["params"][name] == value
+        steps = [json.loads(line) for line in (run.run_folder / "metrics.jsonl").read_text().splitlines()]
+        assert len(steps) == manifest["steps"]
+        assert steps[-1]["generated_tokens"] == manifest["train_tokens"]
+        assert ("layer2/reward" in steps[0]) == (run.num_layers == 2)
+
+
+def test_arms_start_equal_and_the_matched_one_ends_at_the_same_tokens(cfg):
+    manifests = {arm: store.read_json(cfg.of_arm(arm, 0).run_folder / "run.json") for arm in cfg.arms}
+    assert len({manifest["base_key"] for manifest in manifests.values()}) == 1
+    assert len({manifest["training_set"] for manifest in manifests.values()}) == 1
+    tokens = {arm: manifest["train_tokens"] for arm, manifest in manifests.items()}
+    a_step = tokens["grpo_matched"] / manifests["grpo_matched"]["steps"]
+    assert abs(tokens["grpo_matched"] - tokens["mgrpo"]) <= a_step / 2 + 1, "the budget is met to the nearest step"
+    assert tokens["grpo"] < 0.7 * tokens["mgrpo"]
+
+
+def test_the_4bit_arm_left_an_adapter_that_loads(cfg):
+    from mgrpo_lib.models import load_policy
+
+    run = cfg.of_arm("mgrpo_nf4", 0)
+    assert (run.run_folder / "model" / "adapter_config.json").exists()
+    model, _ = load_policy(run)
+    assert any("uint8" in str(p.dtype) for p in model.parameters())
+
+
+def test_executed_copies_tables_and_figures_are_there(out, cfg):
+    results, figures = out / "results" / "smoke", out / "figures" / "smoke"
+    for job in plan(cfg, {}):
+        assert job.output.exists(), job.name
+        assert "output_type" in job.output.read_text() and '"error"' not in job.output.read_text()
+    for name in ("table", "transitions", "contrasts", "costs"):
+        assert (results / f"{name}.md").read_text().startswith("| ") and (results / f"{name}.csv").exists()
+    for name in ("method", "learning_curves", "attempts", "transitions"):
+        for kind in ("png", "svg"):
+            assert (figures / f"{name}.{kind}").stat().st_size > 5000
+    assert not list(out.rglob("*.partial*")) and not list(results.rglob("*.running.ipynb"))
+
+
+def test_a_second_call_does_nothing_and_says_so(out, cfg):
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    start = time.monotonic()
+    done = call("reproduce", "--profile", "smoke", "--out", str(out))
+    assert done.returncode == 0 and "Everything is there" in done.stdout
+    assert time.monotonic() - start < 10
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+
+
+def test_a_changed_parameter_never_reuses_an_old_result(out):
+    jobs = {job.name: job for job in plan(load_config("smoke", arm="base", output_root=str(out), learning_rate=0.5), {})}
+    assert jobs["02_base_model"].done() and jobs["05_base"].done()
+    # the NF4 arm names its own learning rate: it does not depend on the changed one ... unless the user's word comes last
+    stale = [name for name, job in jobs.items() if not job.done()]
+    assert {"04_mgrpo-seed0", "03_grpo-seed0", "03_grpo_matched-seed0", "05_mgrpo-seed0", "06_figures"} <= set(stale)
+    more = plan(load_config("smoke", arm="base", output_root=str(out), test_problems=21), {})
+    assert [job.name for job in more if job.done()] == ["02_base_model", "04_mgrpo-seed0", "03_grpo-seed0", "04_mgrpo_nf4-seed0", "03_grpo_matched-seed0"]
+
+
+def test_figures_are_redrawn_without_torch(out):
+    (out / "figures" / "smoke" / "attempts.png").unlink()
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'transformers', 'trl', 'datasets', 'peft']))\n"
+        "sys.argv = ['mgrpo_lib', 'figures', '--profile', 'smoke', '--out', sys.argv[1]]\n"
+        "from mgrpo_lib.__main__ import main; sys.exit(main())"
+    )
+    before = (out / "results" / "smoke" / "summary.json").read_text()
+    done = subprocess.run([sys.executable, "-c", code, str(out)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (out / "figures" / "smoke" / "attempts.png").exists()
+    assert (out / "results" / "smoke" / "summary.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--profile", "smoke", "--params", "learning_rat=1"], "did you mean 'learning_rate'"),
+        (["--profile", "smoke", "--params", "learning_rate=fast"], "'learning_rate' is 'fast'"),
+        (["--profile", "smok"], "did you mean 'smoke'"),
+        (["--profile", "smoke", "--seeds", "0,x"], "'seeds.1' is 'x'"),
+        (["--profile", "smoke", "--params", "learning_rate"], "write name=value"),
+    ],
+)
+def test_wrong_parameters_stop_before_any_work(arguments, message, tmp_path):
+    done = call("reproduce", "--out", str(tmp_path / "new"), *arguments)
+    assert done.returncode == 2 and message in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_make_passes_everything_on(tmp_path):
+    make = ["make", "-C", str(ROOT), "reproduce", "PROFILE=smoke", f"OUT={tmp_path / 'new'}", "PARAMS=learning_rat=1"]
+    ready = ROOT / ".venv" / ".ready"
+    if not ready.exists():
+        pytest.skip("not set up by make: .venv/.ready is missing")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(make, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode != 0 and "did you mean 'learning_rate'" in done.stderr

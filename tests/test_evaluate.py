@@ -1,0 +1,75 @@
+"""The evaluation: the second attempt sees question, first attempt and phrase, and never the gold answer."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mgrpo_lib import evaluate
+from mgrpo_lib.config import load_config
+from mgrpo_lib.data import validation_problems
+from mgrpo_lib.prompts import PHRASES, correction_ids, correction_prompt, first_prompt
+
+
+@pytest.fixture(scope="module")
+def model(model_folder):
+    return AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def saved_tokenizer(model_folder):
+    return AutoTokenizer.from_pretrained(model_folder, padding_side="left")
+
+
+CFG = load_config("smoke", arm="base")
+
+
+def test_records_do_not_depend_on_the_gold_answer(model, saved_tokenizer):
+    problems = validation_problems(CFG)
+    records = evaluate.two_attempts(model, saved_tokenizer, problems, CFG)
+    other = evaluate.two_attempts(model, saved_tokenizer, [{**problem, "answer": "leak"} for problem in problems], CFG)
+    for record, changed in zip(records, other, strict=True):
+        assert {k: v for k, v in record.items() if k not in ("gold", "correct_1", "correct_2")} == {
+            k: v for k, v in changed.items() if k not in ("gold", "correct_1", "correct_2")
+        }
+        assert not changed["correct_1"] and not changed["correct_2"]
+    assert any(record["correct_1"] for record in records), "the comparison needs a right answer somewhere"
+
+
+def test_second_attempt_is_paired_with_its_own_draft(model, saved_tokenizer, monkeypatch):
+    prompts = []
+    original = evaluate.generate
+
+    def spy(model, tokenizer, prompt_ids, *rest):
+        prompts.append(prompt_ids)
+        return original(model, tokenizer, prompt_ids, *rest)
+
+    monkeypatch.setattr(evaluate, "generate", spy)
+    records = evaluate.two_attempts(model, saved_tokenizer, validation_problems(CFG), CFG)
+    first, second = prompts
+    for record, before, again in zip(records, first, second, strict=True):
+        text = saved_tokenizer.decode(again).replace(" ", "")
+        expected = f"<q>{record['question']}<a>{record['text_1']}{PHRASES[CFG.eval_phrase - 1]}".replace(" ", "")
+        assert text == expected
+        assert again[: len(before)] == before
+
+
+def test_greedy_completions_do_not_depend_on_their_batch(model, saved_tokenizer):
+    prompts = saved_tokenizer([first_prompt(p["question"], "miniature") for p in validation_problems(CFG)[:12]], add_special_tokens=False)["input_ids"]
+    together = evaluate.generate(model, saved_tokenizer, prompts, 32, 12)
+    assert together == evaluate.generate(model, saved_tokenizer, prompts, 32, 1)
+    assert all(saved_tokenizer.eos_token_id not in completion[:-1] for completion in together)
+
+
+def test_corrections_in_tokens():
+    assert correction_ids([1, 2], [3, 4, 9], [7], eos_ids={9}) == [1, 2, 3, 4, 7], "the draft's end is dropped"
+    assert correction_ids([1, 2], [3, 4], [7], eos_ids={9}) == [1, 2, 3, 4, 7], "a truncated draft has none"
+    assert correction_ids([1, 2], [], [7], eos_ids={9}) == [1, 2, 7]
+
+
+def test_corrections_in_text_and_in_messages():
+    assert correction_prompt("Q", "draft", PHRASES[1]) == "Qdraft\nWait, let me double-check that.\n"
+    chat = first_prompt("What is 2+2?", "chat")
+    longer = correction_prompt(chat, [{"role": "assistant", "content": "5"}], PHRASES[1])
+    assert longer[:-1] == chat and longer[-1] == {"role": "assistant", "content": "5\nWait, let me double-check that.\n"}
+    with pytest.raises(ValueError, match="unknown prompt template"):
+        first_prompt("?", "plain")

@@ -1,0 +1,122 @@
+"""The notebook contract: parameters that papermill really sees, strict, no code that belongs into the library, clean sources."""
+
+import ast
+import json
+import re
+
+import nbformat
+import papermill
+import pytest
+
+from mgrpo_lib.config import ROOT, Config, ConfigError, load_config
+from mgrpo_lib.runner import NOTEBOOKS, check_notebook
+
+PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
+NAMES = ["00_overview", "01_data", "02_base_model", "03_grpo", "04_mgrpo", "05_benchmarks", "06_figures"]
+BANNED = r"\binput\(|notebook_login|getpass|os\.chdir|!nohup|!pip|%cd|/home/|/root/|C:\\"
+
+
+def code_cells(path):
+    return [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+
+
+def source(cell) -> str:
+    return "".join(cell["source"])
+
+
+def test_the_chain_has_all_its_notebooks():
+    assert [path.stem for path in PATHS] == NAMES
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_source_is_clean(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.nbformat == 4 and notebook.nbformat_minor == 5
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert not {"widgets", "papermill"} & set(notebook.metadata)
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert cell.execution_count is None and not cell.outputs, "strip the outputs: nbstripout --keep-id"
+            assert len([line for line in cell.source.splitlines() if line.strip()]) <= 25
+            assert not re.search(BANNED, cell.source)
+            kinds = (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.AsyncFunctionDef)
+            assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(cell.source))), "definitions belong into mgrpo_lib"
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_parameters_cell(path):
+    cells = code_cells(path)
+    tagged = [i for i, cell in enumerate(cells) if "parameters" in cell["metadata"].get("tags", [])]
+    assert tagged == [1], "one tagged cell, right after the imports"
+    text = source(cells[1])
+    assert text.startswith("# Parameters\n"), "from_notebook finds the cell by its first line"
+    assigned = [node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    assert set(papermill.inspect_notebook(str(path))) == set(assigned), "papermill does not see a parameter"
+    assert set(assigned) <= set(Config.model_fields)
+    assert {"profile", "output_root"} <= set(assigned)
+    assert "from_notebook(globals())" in source(cells[2]), "the strict configuration comes next"
+    assert not any("from_notebook(globals())" in source(cell) for cell in cells[3:])
+    values: dict = {}
+    exec(text, values)  # our own source
+    load_config(**{name: values[name] for name in assigned})  # the defaults are valid
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_prose_teaches(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    prose = [source(cell) for cell in cells if cell["cell_type"] == "markdown"]
+    assert cells[0]["cell_type"] == "markdown" and prose[0].startswith("# ")
+    for needed in ("writes", "time, memory"):
+        assert needed in prose[0]
+    text = "\n".join(prose)
+    assert "**To try next:**" in text and "**To check:**" in text
+    assert len(text.split()) >= 150
+    if path.stem not in ("00_overview",):
+        assert "$$" in text or "toy" in text.lower() or "x_{k}" in text
+
+
+def test_a_lost_tag_is_noticed(tmp_path):
+    """Without the tag papermill would put its values first and the defaults would overwrite them, silently."""
+    notebook = json.loads((NOTEBOOKS / "03_grpo.ipynb").read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        cell["metadata"].pop("tags", None)
+    (tmp_path / "03_grpo.ipynb").write_text(json.dumps(notebook))
+    with pytest.raises(ConfigError, match="0 cells tagged 'parameters'"):
+        check_notebook(tmp_path / "03_grpo.ipynb")
+
+
+def test_papermill_itself_refuses_a_misspelt_parameter(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match="did you mean 'test_problems'"):
+        papermill.execute_notebook(
+            str(NOTEBOOKS / "01_data.ipynb"),
+            str(tmp_path / "out.ipynb"),
+            parameters={"profile": "smoke", "output_root": str(tmp_path), "test_problem": 3},
+            cwd=str(NOTEBOOKS),
+            progress_bar=False,
+            kernel_name="python3",
+        )
+    assert not (tmp_path / "results").exists()
+
+
+def test_injected_parameters_arrive(tmp_path):
+    papermill.execute_notebook(
+        str(NOTEBOOKS / "01_data.ipynb"),
+        str(tmp_path / "out.ipynb"),
+        parameters={"profile": "smoke", "output_root": str(tmp_path), "test_problems": 7},
+        cwd=str(NOTEBOOKS),
+        progress_bar=False,
+        kernel_name="python3",
+    )
+    card = json.loads((tmp_path / "results" / "smoke" / "data.json").read_text())
+    assert card["sets"]["chains_long"]["rows"] == 7
+    assert all(entry["shared_with_train"] == 0 for entry in card["sets"].values())
+
+
+def test_links_of_notebooks_and_readme_exist():
+    texts = {path: "\n".join(source(cell) for cell in json.loads(path.read_text())["cells"]) for path in PATHS}
+    texts[ROOT / "README.md"] = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path, text in texts.items():
+        for target in re.findall(r"\]\((?!https?://|#)([^)]+)\)", text) + re.findall(r"`((?:mgrpo_lib|profiles|tests|tools)/[\w./]+)`", text):
+            assert (ROOT / target).exists(), f"{path.name} names {target}, which does not exist"
