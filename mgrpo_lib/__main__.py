@@ -9,7 +9,11 @@ from mgrpo_lib.runner import hardware_profile, reproduce
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m mgrpo_lib", description=__doc__)
-    parser.add_argument("command", choices=["reproduce", "figures"], help="run what is missing of an experiment, or redraw its tables and figures")
+    parser.add_argument(
+        "command",
+        choices=["reproduce", "figures"],
+        help="run what is missing of an experiment, or redraw its tables and figures",
+    )
     parser.add_argument("--profile", default="auto", help="a file in profiles/; auto: by hardware")
     parser.add_argument("--out", default="", help="folder that results/ and figures/ go to; default: the repository")
     parser.add_argument("--seeds", default="", help="training seeds, such as 0,1,2")
@@ -35,10 +39,10 @@ def redraw(profile: str, **overrides) -> int:
     from mgrpo_lib import figures, report  # matplotlib and pandas
 
     cfg = load_config(profile, arm="base", **overrides)
-    summary = report.summarise(cfg)
+    report.summarise(cfg)
     for path in figures.draw_all(cfg):
         print(path)
-    if report.is_reference(cfg) and report.update_readme(summary):
+    if report.is_reference(cfg) and report.update_readme(cfg):
         print("README.md: results updated")
     print((cfg.results / "table.md").read_text(encoding="utf-8"))
     return 0

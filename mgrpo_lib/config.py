@@ -1,7 +1,7 @@
 """Strict, typed configuration: the profile of a machine, the arm of the experiment, and what the user overrides.
 
-A setting is looked up in this order: what the user passed, the arm's line in the profile, the profile, the default below. An unknown name or a
-wrong type stops the run before any work, with the nearest valid name.
+A setting is looked up in this order: what the user passed, the arm's line in the profile, the profile, the default
+below. An unknown name or a wrong type stops the run before any work, with the nearest valid name.
 """
 
 import ast
@@ -34,33 +34,47 @@ class ModelSettings(_Settings):
 
 
 class TrainSettings(_Settings):
-    """What a training run depends on, beside the base model. The objective's defaults are the paper's, as far as they are known."""
+    """What a training run depends on, beside the base model. The objective's defaults are the paper's, as far as they
+    are known.
+    """
 
     num_layers: int = Field(2, ge=1, description="1: GRPO; 2: MGRPO")
     num_generations: int = Field(8, ge=2, description="G: responses a question")
-    drafts_per_prompt: int | None = Field(2, ge=1, description="drafts of each question passed on to layer 2; null: all G")
+    drafts_per_prompt: int | None = Field(
+        2, ge=1, description="drafts of each question passed on to layer 2; null: all G"
+    )
     num_corrections: int = Field(4, ge=2, description="H: corrections a draft")
     layer_weights: list[float] = Field([1.0, 1.0], description="weight of each layer's loss")
     prompts_per_step: int = Field(16, ge=1, description="questions an optimizer step")
-    micro_batch_size: int = Field(128, ge=1, description="layer-1 rows of one forward pass; a divisor of prompts_per_step * num_generations")
+    micro_batch_size: int = Field(
+        128, ge=1, description="layer-1 rows of one forward pass; a divisor of prompts_per_step * num_generations"
+    )
     max_steps: int = Field(100, ge=1, description="optimizer steps")
-    match_tokens_of: str | None = Field(None, description="train until as many tokens are generated as this arm's run of the same seed generated")
+    match_tokens_of: str | None = Field(
+        None, description="train until as many tokens are generated as this arm's run of the same seed generated"
+    )
     learning_rate: float = Field(5e-7, gt=0, description="Adam's learning rate, constant")
     beta: float = Field(0.001, ge=0, description="weight of the KL term; 0: no reference model")
     epsilon: float = Field(0.2, gt=0, description="clip range of the ratio")
     loss_type: str = Field("grpo", description="TRL's loss normalisation: grpo is the paper's equation")
     temperature: float = Field(1.0, gt=0, description="sampling temperature in training")
     max_completion_length: int = Field(64, ge=1, description="tokens of one attempt, at most; in training and at test")
-    lora_rank: int = Field(0, ge=0, description="0: all weights are trained; else the rank of LoRA on all linear layers")
+    lora_rank: int = Field(
+        0, ge=0, description="0: all weights are trained; else the rank of LoRA on all linear layers"
+    )
     lora_alpha: int = Field(32, ge=1, description="LoRA's scale")
-    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass: less memory, more time")
+    gradient_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: less memory, more time"
+    )
     load_in_4bit: bool = Field(False, description="NF4 base weights through bitsandbytes; needs lora_rank > 0")
     train_data: str = Field("miniature", description="name of the training set")
     train_problems: int = Field(4000, ge=1, description="questions in the training set")
 
 
 class EvalSettings(_Settings):
-    """What an evaluation depends on, beside the trained model; the same for every arm. Both attempts are decoded greedily."""
+    """What an evaluation depends on, beside the trained model; the same for every arm. Both attempts are decoded
+    greedily.
+    """
 
     benchmarks: list[str] = Field(["chains"], min_length=1, description="test sets")
     validation_problems: int = Field(200, ge=1, description="held-out questions that settings are chosen on")
@@ -76,7 +90,9 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
     arm: str = Field("mgrpo", description="base, or an arm of the profile")
     seed: int = Field(0, ge=0, description="of the training run")
     seeds: list[int] = Field([0], min_length=1, description="seeds of the whole experiment")
-    arms: dict[str, dict[str, Any]] = Field({}, description="the trained arms: name and the training settings in which it differs")
+    arms: dict[str, dict[str, Any]] = Field(
+        {}, description="the trained arms: name and the training settings in which it differs"
+    )
     output_root: str = Field("", description="folder that results/ and figures/ go to; empty: the repository")
 
     @property
@@ -135,7 +151,8 @@ def load_config(profile: str, **overrides: Any) -> Config:
         overrides: any setting of `Config`; ``None`` means: as the profile says.
 
     Raises:
-        ConfigError: unknown profile, arm or setting, wrong type, out of range, or a contradiction; the message says what to write instead.
+        ConfigError: unknown profile, arm or setting, wrong type, out of range, or a contradiction; the message says
+            what to write instead.
     """
     if profile not in profile_names():
         raise ConfigError(f"unknown profile {profile!r}; {nearest(str(profile), profile_names())}")
@@ -151,7 +168,9 @@ def load_config(profile: str, **overrides: Any) -> Config:
     for name, changes in arms.items():
         unknown = [key for key in changes if key not in TrainSettings.model_fields]
         if unknown:
-            raise ConfigError(f"arm {name!r} may only change training settings, not {unknown[0]!r}; {nearest(unknown[0], list(TrainSettings.model_fields))}")
+            raise ConfigError(
+                f"arm {name!r} may only change training settings, not {unknown[0]!r}; {nearest(unknown[0], list(TrainSettings.model_fields))}"
+            )
     try:
         cfg = Config(**{**base, **({} if arm == "base" else arms[arm]), **overrides, "profile": profile, "arm": arm})
     except ValidationError as error:
@@ -177,22 +196,37 @@ def _check_sense(cfg: Config) -> None:
     rows = cfg.prompts_per_step * cfg.num_generations
     if rows % cfg.micro_batch_size:
         fitting = max(d for d in range(1, min(rows, cfg.micro_batch_size) + 1) if rows % d == 0)
-        raise ConfigError(f"micro_batch_size {cfg.micro_batch_size} does not divide prompts_per_step * num_generations = {rows}; use {fitting}")
+        raise ConfigError(
+            f"micro_batch_size {cfg.micro_batch_size} does not divide prompts_per_step * num_generations = {rows}; use {fitting}"
+        )
     if cfg.train_problems < cfg.prompts_per_step:
-        raise ConfigError(f"train_problems {cfg.train_problems} are fewer than prompts_per_step {cfg.prompts_per_step}; no step could be made")
+        raise ConfigError(
+            f"train_problems {cfg.train_problems} are fewer than prompts_per_step {cfg.prompts_per_step}; no step could be made"
+        )
     if len(cfg.layer_weights) != cfg.num_layers and cfg.num_layers > 1:
-        raise ConfigError(f"layer_weights has {len(cfg.layer_weights)} entries for {cfg.num_layers} layers; give one weight a layer")
+        raise ConfigError(
+            f"layer_weights has {len(cfg.layer_weights)} entries for {cfg.num_layers} layers; give one weight a layer"
+        )
     if cfg.drafts_per_prompt is not None and cfg.num_layers > 1 and cfg.drafts_per_prompt > cfg.num_generations:
-        raise ConfigError(f"drafts_per_prompt {cfg.drafts_per_prompt} exceeds num_generations {cfg.num_generations}; use at most that, or null for all")
+        raise ConfigError(
+            f"drafts_per_prompt {cfg.drafts_per_prompt} exceeds num_generations {cfg.num_generations}; use at most that, or null for all"
+        )
     if cfg.load_in_4bit and cfg.lora_rank == 0:
-        raise ConfigError("load_in_4bit freezes the weights, so something else must be trained; set lora_rank, for example to 16")
+        raise ConfigError(
+            "load_in_4bit freezes the weights, so something else must be trained; set lora_rank, for example to 16"
+        )
     if cfg.match_tokens_of is not None and cfg.match_tokens_of not in cfg.arms:
-        raise ConfigError(f"match_tokens_of names the unknown arm {cfg.match_tokens_of!r}; {nearest(cfg.match_tokens_of, list(cfg.arms))}")
+        raise ConfigError(
+            f"match_tokens_of names the unknown arm {cfg.match_tokens_of!r}; {nearest(cfg.match_tokens_of, list(cfg.arms))}"
+        )
 
 
-# ---------------------------------------------------------------------------------------------- from text and from notebooks
+# ---------------------------------------------------------------------------------------------- from text and from
+# notebooks
 def parse_assignments(text: str) -> dict[str, Any]:
-    """``learning_rate=1e-4 seeds=[0,1]`` as a dictionary; values are YAML, and ``1e-4`` is a number (YAML alone would read a string)."""
+    """``learning_rate=1e-4 seeds=[0,1]`` as a dictionary; values are YAML, and ``1e-4`` is a number (YAML alone would
+    read a string).
+    """
     values = {}
     for part in text.split():
         name, separator, value = part.partition("=")
@@ -206,9 +240,11 @@ def parse_assignments(text: str) -> dict[str, Any]:
 
 
 def from_notebook(namespace: dict[str, Any]) -> Config:
-    """The configuration of a notebook, from its parameters cell and, under papermill, the injected one. Call it as ``from_notebook(globals())``.
+    """The configuration of a notebook, from its parameters cell and, under papermill, the injected one. Call it as
+    ``from_notebook(globals())``.
 
-    Both cells begin with the comment ``# Parameters``, so their sources are found in IPython's history, and every name assigned there must be a
+    Both cells begin with the comment ``# Parameters``, so their sources are found in IPython's history, and every name
+    assigned there must be a
     setting: a typing error stops the notebook, also one passed on papermill's own command line.
 
     Raises:
@@ -220,6 +256,10 @@ def from_notebook(namespace: dict[str, Any]) -> Config:
             cells.append(source)
         elif len(cells) > 1:
             break
-    names = [node.id for node in ast.walk(ast.parse("\n".join(cells))) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    names = [
+        node.id
+        for node in ast.walk(ast.parse("\n".join(cells)))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    ]
     values = {name: namespace[name] for name in dict.fromkeys(names)}
     return load_config(**values) if "profile" in values else load_config("cpu", **values)

@@ -39,26 +39,37 @@ def fingerprint(rows: list[dict]) -> str:
 
 def overlap(left: list[dict], right: list[dict]) -> list[str]:
     """Questions that stand in both, however they are written (see `miniature.bare`)."""
-    return sorted({miniature.bare(row["question"]) for row in left} & {miniature.bare(row["question"]) for row in right})
+    return sorted(
+        {miniature.bare(row["question"]) for row in left} & {miniature.bare(row["question"]) for row in right}
+    )
 
 
 def data_card(cfg: Config) -> dict[str, Any]:
-    """Builds every data set of a profile, proves that none overlaps the training set, and writes ``data.json`` to the results folder.
+    """Builds every data set of a profile, proves that none overlaps the training set, and writes ``data.json`` to the
+    results folder.
 
     Returns:
-        ``sets``: for each, its rows, fingerprint, source, and the number of questions it shares with the training set (always 0).
+        ``sets``: for each, its rows, fingerprint, source, and the number of questions it shares with the training set
+        (always 0).
 
     Raises:
         ValueError: a held-out set shares a question with the training set.
     """
     train = training_problems(cfg)
-    sets = {"train": train, "validation": validation_problems(cfg)} | {name: test_problems(cfg, name) for name in cfg.benchmarks}
+    sets = {"train": train, "validation": validation_problems(cfg)} | {
+        name: test_problems(cfg, name) for name in cfg.benchmarks
+    }
     card = {}
     for name, rows in sets.items():
         shared = [] if name == "train" else overlap(train, rows)
         if shared:
             raise ValueError(f"{len(shared)} questions of {name} stand in the training set, the first: {shared[0]!r}")
-        card[name] = {"rows": len(rows), "fingerprint": fingerprint(rows), "source": rows[0]["source"], "shared_with_train": len(shared)}
+        card[name] = {
+            "rows": len(rows),
+            "fingerprint": fingerprint(rows),
+            "source": rows[0]["source"],
+            "shared_with_train": len(shared),
+        }
     content = {"key": data_key(cfg), "sets": card, "environment": environment()}
     write_json(cfg.results / "data.json", content)
     return content

@@ -20,15 +20,20 @@ from mgrpo_lib.store import environment, evaluation_key, finished, write_json, w
 def generate(model, tokenizer, prompt_ids: list[list[int]], max_new_tokens: int, batch_size: int) -> list[list[int]]:
     """Greedy completions as token ids, each up to and with its end-of-sequence token (without one: truncated).
 
-    Prompts are batched by length and padded on the left; the batch size is part of the result, since padding can change the last bits of a logit.
+    Prompts are batched by length and padded on the left; the batch size is part of the result, since padding can change
+    the last bits of a logit.
     """
     completions: list[list[int]] = [[] for _ in prompt_ids]
     ends = end_tokens(model, tokenizer)
     order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        batch = tokenizer.pad({"input_ids": [prompt_ids[i] for i in rows]}, return_tensors="pt", padding_side="left").to(model.device)
-        out = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id)
+        batch = tokenizer.pad(
+            {"input_ids": [prompt_ids[i] for i in rows]}, return_tensors="pt", padding_side="left"
+        ).to(model.device)
+        out = model.generate(
+            **batch, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+        )
         for i, ids in zip(rows, out[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
             end = next((k + 1 for k, token in enumerate(ids) if token in ends), len(ids))
             completions[i] = ids[:end]
@@ -45,11 +50,15 @@ def two_attempts(model, tokenizer, problems: list[dict], cfg: Config) -> list[di
     """First attempts, then second ones that see question, first attempt and guiding phrase.
 
     Returns:
-        A record for each problem: ``id, question, gold`` and, for attempt k in 1 and 2, ``text_k, answer_k, correct_k, tokens_k, truncated_k``.
+        A record for each problem: ``id, question, gold`` and, for attempt k in 1 and 2, ``text_k, answer_k, correct_k,
+        tokens_k, truncated_k``.
     """
     questions = [first_prompt(problem["question"], cfg.template) for problem in problems]
     if cfg.template == "chat":
-        prompts = [tokenizer.apply_chat_template(q, add_generation_prompt=True, tokenize=True, return_dict=False) for q in questions]
+        prompts = [
+            tokenizer.apply_chat_template(q, add_generation_prompt=True, tokenize=True, return_dict=False)
+            for q in questions
+        ]
     else:
         prompts = tokenizer(questions, add_special_tokens=False)["input_ids"]
     guidance_ids = tokenizer(guidance(PHRASES[cfg.eval_phrase - 1]), add_special_tokens=False)["input_ids"]
@@ -57,7 +66,9 @@ def two_attempts(model, tokenizer, problems: list[dict], cfg: Config) -> list[di
     ends = end_tokens(model, tokenizer)
     again = [correction_ids(p, c, guidance_ids, ends) for p, c in zip(prompts, first, strict=True)]
     second = generate(model, tokenizer, again, cfg.max_completion_length, cfg.eval_batch_size)
-    records = [{"id": problem["id"], "question": problem["question"], "gold": problem["answer"]} for problem in problems]
+    records = [
+        {"id": problem["id"], "question": problem["question"], "gold": problem["answer"]} for problem in problems
+    ]
     for attempt, completions in ((1, first), (2, second)):
         texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
         for record, ids, text in zip(records, completions, texts, strict=True):
@@ -92,7 +103,9 @@ def evaluate(cfg: Config) -> dict:
         some = two_attempts(model, tokenizer, test_problems(cfg, benchmark), cfg)
         records += [{"benchmark": benchmark, **record} for record in some]
         scores[benchmark] = accuracy(some)
-        progress.update(i + 1, f"{cfg.run_name} {benchmark} {scores[benchmark]['acc_t1']:.2f}/{scores[benchmark]['acc_t2']:.2f}")
+        progress.update(
+            i + 1, f"{cfg.run_name} {benchmark} {scores[benchmark]['acc_t1']:.2f}/{scores[benchmark]['acc_t2']:.2f}"
+        )
     write_jsonl(manifest.with_suffix(".jsonl"), records)
     done = {
         "key": key,

@@ -1,4 +1,6 @@
-"""The figures, drawn from result files alone: no torch, no model. Arms keep their colours, intervals are everywhere, every figure says its profile."""
+"""The figures, drawn from result files alone: no torch, no model. Arms keep their colours, intervals are everywhere,
+every figure says its profile.
+"""
 
 from pathlib import Path
 
@@ -48,7 +50,9 @@ def save(figure: plt.Figure, folder: Path, name: str) -> Path:
 
 
 def learning_curves(cfg: Config, window: int = 9) -> plt.Figure:
-    """Mean reward of each layer against generated tokens; one thin line for each seed, smoothed over `window` steps, and their mean at the end."""
+    """Mean reward of each layer against generated tokens; one thin line for each seed, smoothed over `window` steps,
+    and their mean at the end.
+    """
     _style()
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
     for arm in cfg.arms:
@@ -59,8 +63,19 @@ def learning_curves(cfg: Config, window: int = 9) -> plt.Figure:
                 if column in steps:
                     smooth = steps[column].rolling(window, min_periods=1, center=True).mean()
                     label = name_of(arm) if i == 0 else None
-                    axis.plot(steps["generated_tokens"] / 1e3, smooth, color=color_of(arm, list(cfg.arms)), lw=1.3, alpha=0.85, label=label)
-    axes[0].set(title="Layer 1: first attempts", ylabel=f"mean reward (running mean of {window} steps)", xlabel="generated tokens, all layers (thousands)")
+                    axis.plot(
+                        steps["generated_tokens"] / 1e3,
+                        smooth,
+                        color=color_of(arm, list(cfg.arms)),
+                        lw=1.3,
+                        alpha=0.85,
+                        label=label,
+                    )
+    axes[0].set(
+        title="Layer 1: first attempts",
+        ylabel=f"mean reward (running mean of {window} steps)",
+        xlabel="generated tokens, all layers (thousands)",
+    )
     axes[1].set(title="Layer 2: corrections of sampled drafts", xlabel="generated tokens, all layers (thousands)")
     for axis in axes:
         axis.set_ylim(0, 1)
@@ -74,26 +89,50 @@ def attempts_figure(summary: dict) -> plt.Figure:
     _style()
     benchmarks = summary["params"]["benchmarks"]
     arms = ordered_arms(summary)
-    figure, axes = plt.subplots(1, len(benchmarks), figsize=(2.6 * len(benchmarks) + 0.6, 4), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(benchmarks), figsize=(2.6 * len(benchmarks) + 0.6, 4), sharey=True, squeeze=False
+    )
     for axis, benchmark in zip(axes[0], benchmarks, strict=True):
         for i, arm in enumerate(arms):
             row = next(row for row in summary["rows"] if row["arm"] == arm and row["benchmark"] == benchmark)
             for attempt, offset, face in ((1, -0.17, "white"), (2, 0.17, None)):
                 value, (low, high) = 100 * row[f"acc_t{attempt}"], [100 * x for x in row[f"acc_t{attempt}_ci"]]
                 color = color_of(arm, arms)
-                axis.errorbar(i + offset, value, yerr=[[max(0, value - low)], [max(0, high - value)]], color=color, lw=1.5, capsize=2.5, zorder=2)
+                axis.errorbar(
+                    i + offset,
+                    value,
+                    yerr=[[max(0, value - low)], [max(0, high - value)]],
+                    color=color,
+                    lw=1.5,
+                    capsize=2.5,
+                    zorder=2,
+                )
                 axis.plot(i + offset, value, "o", ms=7, color=color, mfc=face or color, zorder=3)
                 axis.plot(
-                    [i + offset + 0.1] * len(row[f"acc_t{attempt}_seeds"]), [100 * x for x in row[f"acc_t{attempt}_seeds"]], ".", ms=3, color=color, alpha=0.7
+                    [i + offset + 0.1] * len(row[f"acc_t{attempt}_seeds"]),
+                    [100 * x for x in row[f"acc_t{attempt}_seeds"]],
+                    ".",
+                    ms=3,
+                    color=color,
+                    alpha=0.7,
                 )
-            axis.annotate("", (i + 0.13, 100 * row["acc_t2"]), (i - 0.13, 100 * row["acc_t1"]), arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.5})
+            axis.annotate(
+                "",
+                (i + 0.13, 100 * row["acc_t2"]),
+                (i - 0.13, 100 * row["acc_t1"]),
+                arrowprops={"arrowstyle": "-", "color": color, "alpha": 0.5},
+            )
         axis.set_title(benchmark, fontsize=10)
         axis.set_xticks([])
         axis.set_ylim(0, 102)
     axes[0, 0].set_ylabel("right answers, %")
     handles = [plt.Line2D([], [], color=color_of(arm, arms), marker="o", lw=1.5, label=name_of(arm)) for arm in arms]
     figure.legend(handles=handles, loc="lower center", ncols=len(arms), bbox_to_anchor=(0.5, -0.04))
-    figure.suptitle(f"Attempt 1 (open) and attempt 2 (filled), 95% intervals, dots: seeds. Profile {summary['profile']}", y=1.0, fontsize=10.5)
+    figure.suptitle(
+        f"Attempt 1 (open) and attempt 2 (filled), 95% intervals, dots: seeds. Profile {summary['profile']}",
+        y=1.0,
+        fontsize=10.5,
+    )
     return figure
 
 
@@ -102,7 +141,14 @@ def transitions_figure(summary: dict) -> plt.Figure:
     _style()
     benchmarks = summary["params"]["benchmarks"]
     arms = ordered_arms(summary)
-    figure, axes = plt.subplots(1, len(benchmarks), figsize=(2.6 * len(benchmarks) + 0.8, 0.5 * len(arms) + 1.4), sharey=True, sharex=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1,
+        len(benchmarks),
+        figsize=(2.6 * len(benchmarks) + 0.8, 0.5 * len(arms) + 1.4),
+        sharey=True,
+        sharex=True,
+        squeeze=False,
+    )
     for axis, benchmark in zip(axes[0], benchmarks, strict=True):
         for i, arm in enumerate(arms):
             row = next(row for row in summary["rows"] if row["arm"] == arm and row["benchmark"] == benchmark)
@@ -129,11 +175,19 @@ def method_figure() -> plt.Figure:
     axis.axis("off")
 
     def box(x: float, y: float, width: float, height: float, text: str, color: str, size: float = 9) -> None:
-        axis.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.3,rounding_size=1", fc=color, ec="#444444", lw=0.9))
+        axis.add_patch(
+            FancyBboxPatch(
+                (x, y), width, height, boxstyle="round,pad=0.3,rounding_size=1", fc=color, ec="#444444", lw=0.9
+            )
+        )
         axis.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=size)
 
     def arrow(start: tuple[float, float], end: tuple[float, float]) -> None:
-        axis.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color="#444444", lw=1, shrinkA=0, shrinkB=0))
+        axis.add_patch(
+            FancyArrowPatch(
+                start, end, arrowstyle="-|>", mutation_scale=11, color="#444444", lw=1, shrinkA=0, shrinkB=0
+            )
+        )
 
     blue, orange, grey = "#D6EAF8", "#FBE0CF", "#EEEEEE"
     axis.text(0, 39, "Layer 1: GRPO", fontsize=11, weight="bold", color=COLORS["grpo_matched"])
@@ -151,7 +205,15 @@ def method_figure() -> plt.Figure:
             arrow((start, y), (end, y))
     arrow((25, 23.4), (8, 14.8))
     axis.text(0, 18.2, "some drafts, right\nor wrong", fontsize=8, color="#444444")
-    box(20, -7.5, 80, 5, "one optimizer step on   $w_1\\,L_{GRPO}(q)\\;+\\;w_2\\,L_{GRPO}(q,o_i)$   for the one policy $\\pi_\\theta$", grey, 10)
+    box(
+        20,
+        -7.5,
+        80,
+        5,
+        "one optimizer step on   $w_1\\,L_{GRPO}(q)\\;+\\;w_2\\,L_{GRPO}(q,o_i)$   for the one policy $\\pi_\\theta$",
+        grey,
+        10,
+    )
     return figure
 
 

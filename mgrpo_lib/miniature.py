@@ -1,19 +1,21 @@
 """The embedded miniature: an arithmetic task, a tokenizer and a base model small enough to train on one CPU core.
 
-It stands in for a pretrained LLM and a mathematics benchmark, so that the whole chain can be run, and something real can be
-learnt, in minutes and without a download. It is a miniature: its numbers say nothing about a 7B model.
+It stands in for a pretrained LLM and a mathematics benchmark, so that the whole chain can be run, and something real
+can be learnt, in minutes and without a download. It is a miniature: its numbers say nothing about a 7B model.
 
 Two families of problems, both in clock arithmetic with ten hours (every result keeps its last digit only):
 
-- **Chains**, a start and labelled steps: ``7 a+8 b*3 c-5``. The solution works one step after the other, ``a7+8=5b5*3=5c5-5=0``. The base model
-  holds a *misconception*: it mostly reads ``a*b`` as ``a+b``. Greedy decoding is then wrong, sampling is sometimes right, and reinforcement
-  learning has something to amplify. A second look at a chain is no easier than the first: correction can protect a right answer, hardly gain one.
-- **Blanks**, chains with a missing digit and a target: ``7 a+? b-3 c+8 =4``. The solution is a guess and its check. To *find* the digit in one glance
-  is too hard for so small a model; to *check* a guess is a chain, and to *mend* one takes a single step more. The base model can mend but
-  mostly repeats its guess, as LLMs do. Here a second attempt can gain, if the model is taught to make use of it.
+- **Chains**, a start and labelled steps: ``7 a+8 b*3 c-5``. The solution works one step after the other,
+  ``a7+8=5b5*3=5c5-5=0``. The base model holds a *misconception*: it mostly reads ``a*b`` as ``a+b``. Greedy decoding is
+  then wrong, sampling is sometimes right, and reinforcement learning has something to amplify. A second look at a chain
+  is no easier than the first: correction can protect a right answer, hardly gain one.
+- **Blanks**, chains with a missing digit and a target: ``7 a+? b-3 c+8 =4``. The solution is a guess and its check. To
+  *find* the digit in one glance is too hard for so small a model; to *check* a guess is a chain, and to *mend* one
+  takes a single step more. The base model can mend but mostly repeats its guess, as LLMs do. Here a second attempt can
+  gain, if the model is taught to make use of it.
 
-The paper has no such task; both are ours. Everything is deterministic given the seed. Inside this module a chain is a plain string such as
-``7+8*3-5``; `labelled` and `in_words` write it out as a question.
+The paper has no such task; both are ours. Everything is deterministic given the seed. Inside this module a chain is a
+plain string such as ``7+8*3-5``; `labelled` and `in_words` write it out as a question.
 """
 
 import random
@@ -24,9 +26,12 @@ LABELS = "abcde"
 OPERATORS = "+-*"
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 WORDS = {str(i): word for i, word in enumerate(NUMBERS)} | {"+": "plus", "-": "minus", "*": "times"}
-P_MISCONCEPTION = 0.55  # share of '*' steps that the base model's text reads as '+': above 1/2, so that greedy decoding is wrong
-P_GUESS = 0.3  # share of the base model's text that names the missing digit right at once; the rest guesses, and checks honestly
-P_MEND = 0.4  # share of wrong guesses that the base model's second attempts mend; below 1/2, so that greedy decoding repeats them
+# share of '*' steps that the base model's text reads as '+': above 1/2, so that greedy decoding is wrong
+P_MISCONCEPTION = 0.55
+# share of the base model's text that names the missing digit right at once; the rest guesses, and checks honestly
+P_GUESS = 0.3
+# share of wrong guesses that the base model's second attempts mend; below 1/2, so that greedy decoding repeats them
+P_MEND = 0.4
 P_SECOND_ATTEMPT = 0.4  # share of the base model's text that shows a draft and a second attempt
 
 # name: (family, number of operands, operators, written in words)
@@ -66,7 +71,9 @@ def worked(chain: str, rng: random.Random | None = None) -> tuple[str, int]:
 
 def labelled(chain: str) -> str:
     """``7+8*3`` as ``7 a+8 b*3``."""
-    return " ".join([chain[0], *(label + chain[i : i + 2] for label, i in zip(LABELS, range(1, len(chain), 2), strict=False))])
+    return " ".join(
+        [chain[0], *(label + chain[i : i + 2] for label, i in zip(LABELS, range(1, len(chain), 2), strict=False))]
+    )
 
 
 def in_words(question: str) -> str:
@@ -75,7 +82,9 @@ def in_words(question: str) -> str:
 
 
 def bare(question: str) -> str:
-    """A question without labels, blanks and words: ``seven a plus eight`` and ``7 a+8`` are both ``7+8``. Two questions are the same if this is."""
+    """A question without labels, blanks and words: ``seven a plus eight`` and ``7 a+8`` are both ``7+8``. Two questions
+    are the same if this is.
+    """
     digits = {word: character for character, word in WORDS.items()}
     return "".join(digits.get(token, token) for token in re.findall(r"[a-z]{2,}|[0-9+*=?-]", question))
 
@@ -89,7 +98,8 @@ def chain_solution(chain: str, rng: random.Random | None = None) -> str:
 def blank_solution(chain: str, target: int, guess: int, draft: int | None = None) -> str:
     """A completion for a blank: a guess, its check, and what is missing to the target (0 if the guess is right).
 
-    With `draft`, an earlier guess, the new one is written as its mending, ``?=6+4=0``: the draft, plus or minus what was missing.
+    With `draft`, an earlier guess, the new one is written as its mending, ``?=6+4=0``: the draft, plus or minus what
+    was missing.
 
     Args:
         chain: with ``?`` for the missing digit.
@@ -115,7 +125,9 @@ def random_blank(rng: random.Random, operands: tuple[int, int], operators: str =
     return f"{chain[:position]}?{chain[position + 1 :]}", worked(chain)[1], int(chain[position])
 
 
-def random_problem(rng: random.Random, family: str, operands: tuple[int, int], operators: str, words: bool) -> dict[str, str]:
+def random_problem(
+    rng: random.Random, family: str, operands: tuple[int, int], operators: str, words: bool
+) -> dict[str, str]:
     """One problem as ``question, answer``."""
     if family == "blank":
         chain, target, answer = random_blank(rng, operands, operators)
@@ -135,8 +147,8 @@ def split_of(question: str) -> str:
 def problems(name: str, split: str, n: int, seed: int = 0) -> list[dict]:
     """`n` different problems of a set, as ``question, answer, id, source``.
 
-    No problem can stand in two splits: a hash of its bare form decides to which one it belongs, whatever the set, so that a chain in words is never a
-    training chain either.
+    No problem can stand in two splits: a hash of its bare form decides to which one it belongs, whatever the set, so
+    that a chain in words is never a training chain either.
 
     Args:
         name: a key of `SETS`. ``train`` mixes chains and blanks, two to one.
@@ -161,7 +173,9 @@ def problems(name: str, split: str, n: int, seed: int = 0) -> list[dict]:
         if split_of(one["question"]) == split:
             found.setdefault(one["question"], one)
     if len(found) < n:
-        raise ValueError(f"the miniature set {name!r} has only {len(found)} different problems in its {split} split, not {n}; ask for fewer")
+        raise ValueError(
+            f"the miniature set {name!r} has only {len(found)} different problems in its {split} split, not {n}; ask for fewer"
+        )
     return [{**one, "id": f"{name}-{split}-{i}", "source": f"miniature/{name}"} for i, one in enumerate(found.values())]
 
 
@@ -169,9 +183,10 @@ def problems(name: str, split: str, n: int, seed: int = 0) -> list[dict]:
 def base_text(rng: random.Random, phrases: list[str], longest: int = 6) -> tuple[str, str]:
     """One example of the text the base model is trained on, as (prompt, completion): a first or a second attempt.
 
-    Chains of 2 to `longest` operands (one in five in words) and, two in five, blanks of at most 4, all from the training split. A second attempt at
-    a chain is a fresh try with the same misconception; one at a blank keeps a right guess, and mends a wrong one with probability `P_MEND`.
-    Below four operands there are only first attempts, and below three only chains.
+    Chains of 2 to `longest` operands (one in five in words) and, two in five, blanks of at most 4, all from the
+    training split. A second attempt at a chain is a fresh try with the same misconception; one at a blank keeps a right
+    guess, and mends a wrong one with probability `P_MEND`. Below four operands there are only first attempts, and below
+    three only chains.
     """
     second = longest >= 4 and rng.random() < P_SECOND_ATTEMPT
     blank = longest >= 3 and rng.random() < 0.4
@@ -196,9 +211,12 @@ def base_text(rng: random.Random, phrases: list[str], longest: int = 6) -> tuple
     return (prompt + draft + rng.choice(phrases) if second else prompt), solution
 
 
-# ---------------------------------------------------------------------------------------------- tokenizer and base model
+# ---------------------------------------------------------------------------------------------- tokenizer and base
+# model
 def make_tokenizer(phrases: list[str]):
-    """A word-level tokenizer: digits, operators, step labels, number words, tags, and each guiding phrase as one token. White space is ignored."""
+    """A word-level tokenizer: digits, operators, step labels, number words, tags, and each guiding phrase as one token.
+    White space is ignored.
+    """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -209,12 +227,20 @@ def make_tokenizer(phrases: list[str]):
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.WhitespaceSplit(),
-            pre_tokenizers.Split(Regex("|".join([re.escape(tag) for tag in tags] + ["[0-9+*=;?-]", "[a-z]{2,}", "[a-z]"])), "isolated"),
+            pre_tokenizers.Split(
+                Regex("|".join([re.escape(tag) for tag in tags] + ["[0-9+*=;?-]", "[a-z]{2,}", "[a-z]"])), "isolated"
+            ),
         ]
     )
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_tokens([AddedToken(phrase, normalized=False, lstrip=True, rstrip=True) for phrase in phrases])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", padding_side="left", clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def make_base_model(tokenizer, seed: int = 0):
@@ -243,7 +269,8 @@ def make_base_model(tokenizer, seed: int = 0):
 
 
 def train_base(steps: int, batch_size: int, learning_rate: float, phrases: list[str], seed: int = 0, on_step=None):
-    """Trains the base model on `base_text`, short chains first, until it knows the rules, the misconception, and how to try again.
+    """Trains the base model on `base_text`, short chains first, until it knows the rules, the misconception, and how to
+    try again.
 
     Args:
         steps: optimizer steps.
@@ -267,10 +294,14 @@ def train_base(steps: int, batch_size: int, learning_rate: float, phrases: list[
         torch.optim.Muon(inside, lr=4 * learning_rate, momentum=0.95, weight_decay=0.01),
         torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01),
     ]
-    warm_up_and_decay = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: min((step + 1) / 30, 1) * (1 - 0.95 * step / steps)) for o in optimizers]
+    warm_up_and_decay = [
+        torch.optim.lr_scheduler.LambdaLR(o, lambda step: min((step + 1) / 30, 1) * (1 - 0.95 * step / steps))
+        for o in optimizers
+    ]
     for step, texts in enumerate(base_batches(rng, phrases, steps, batch_size)):
         input_ids, labels = _padded(tokenizer, texts)
-        loss = model(input_ids=input_ids, labels=labels).loss  # padding stands on the right of causal attention: no mask needed
+        # padding stands on the right of causal attention: no mask needed
+        loss = model(input_ids=input_ids, labels=labels).loss
         model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -282,11 +313,19 @@ def train_base(steps: int, batch_size: int, learning_rate: float, phrases: list[
 
 
 def base_batches(rng: random.Random, phrases: list[str], steps: int, batch_size: int, pool: int = 10):
-    """Yields `steps` batches of base text. Chains grow from 2 to 6 operands over the first 45% of the steps; texts of like length share a batch."""
+    """Yields `steps` batches of base text. Chains grow from 2 to 6 operands over the first 45% of the steps; texts of
+    like length share a batch.
+    """
     for start in range(0, steps, pool):
         longest = min(6, 2 + int(max(0.0, start / steps - 0.15) / 0.075))
-        texts = sorted((base_text(rng, phrases, longest) for _ in range(pool * batch_size)), key=lambda text: len(text[0]) + len(text[1]))
-        batches = [texts[i::pool] if longest == 2 else texts[i * batch_size : (i + 1) * batch_size] for i in range(min(pool, steps - start))]
+        texts = sorted(
+            (base_text(rng, phrases, longest) for _ in range(pool * batch_size)),
+            key=lambda text: len(text[0]) + len(text[1]),
+        )
+        batches = [
+            texts[i::pool] if longest == 2 else texts[i * batch_size : (i + 1) * batch_size]
+            for i in range(min(pool, steps - start))
+        ]
         rng.shuffle(batches)
         yield from batches
 
@@ -297,7 +336,9 @@ def _padded(tokenizer, texts: list[tuple[str, str]]):
 
     prompts = tokenizer([prompt for prompt, _ in texts], add_special_tokens=False)["input_ids"]
     completions = tokenizer([completion for _, completion in texts], add_special_tokens=False)["input_ids"]
-    rows = [prompt + completion + [tokenizer.eos_token_id] for prompt, completion in zip(prompts, completions, strict=True)]
+    rows = [
+        prompt + completion + [tokenizer.eos_token_id] for prompt, completion in zip(prompts, completions, strict=True)
+    ]
     input_ids = torch.full((len(rows), max(map(len, rows))), tokenizer.pad_token_id)
     labels = torch.full_like(input_ids, -100)
     for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):

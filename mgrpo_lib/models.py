@@ -1,15 +1,24 @@
-"""Loading: the base model (hub id, folder, or the miniature's folder), in full precision or 4 bits, with or without LoRA."""
+"""Loading: the base model (hub id, folder, or the miniature's folder), in full precision or 4 bits, with or without
+LoRA.
+"""
 
 import logging
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from mgrpo_lib.config import Config
 
 MINIATURE = "miniature"
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns at every import that an optional CPU kernel is not installed
+# it warns at every import that an optional CPU kernel is not installed
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def compute_dtype() -> tuple[torch.dtype, str]:
@@ -31,7 +40,9 @@ def base_location(cfg: Config) -> str:
         return cfg.model
     folder = cfg.of_arm("base").run_folder / "model"
     if not (folder / "config.json").exists():
-        raise FileNotFoundError(f"no base model in {folder}; run notebook 02_base_model first (or `make reproduce PROFILE={cfg.profile}`)")
+        raise FileNotFoundError(
+            f"no base model in {folder}; run notebook 02_base_model first (or `make reproduce PROFILE={cfg.profile}`)"
+        )
     return str(folder)
 
 
@@ -47,14 +58,21 @@ def load_base(location: str, load_in_4bit: bool = False, dtype: torch.dtype | No
     """The base model, dense or as NF4 with double quantisation; safetensors only, no code from the model's folder.
 
     Args:
-        dtype: of the dense weights and of computing with the 4-bit ones; None: as `compute_dtype` says. Weights that are all trained need float32.
+        dtype: of the dense weights and of computing with the 4-bit ones; None: as `compute_dtype` says. Weights that
+            are all trained need float32.
     """
     dtype = dtype or compute_dtype()[0]
     quantization = None
     if load_in_4bit:
-        quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
     model = AutoModelForCausalLM.from_pretrained(
-        location, dtype=dtype, quantization_config=quantization, use_safetensors=True, device_map={"": 0} if torch.cuda.is_available() else None
+        location,
+        dtype=dtype,
+        quantization_config=quantization,
+        use_safetensors=True,
+        device_map={"": 0} if torch.cuda.is_available() else None,
     )
     if load_in_4bit:
         keep_4bit_trainable(model)
@@ -62,7 +80,9 @@ def load_base(location: str, load_in_4bit: bool = False, dtype: torch.dtype | No
 
 
 def keep_4bit_trainable(model: PreTrainedModel) -> None:
-    """Stops bitsandbytes from repacking 4-bit weights at the first evaluation on CPUs with AVX512-BF16: training after it would crash."""
+    """Stops bitsandbytes from repacking 4-bit weights at the first evaluation on CPUs with AVX512-BF16: training after
+    it would crash.
+    """
     from bitsandbytes.nn import Linear4bit
 
     for module in model.modules():
@@ -71,16 +91,22 @@ def keep_4bit_trainable(model: PreTrainedModel) -> None:
 
 
 def lora_config(cfg: Config):
-    """LoRA on all linear layers, or None for full fine-tuning. Dropout is 0: the policy that samples is the one that is trained."""
+    """LoRA on all linear layers, or None for full fine-tuning. Dropout is 0: the policy that samples is the one that is
+    trained.
+    """
     if cfg.lora_rank == 0:
         return None
     from peft import LoraConfig
 
-    return LoraConfig(r=cfg.lora_rank, lora_alpha=cfg.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    return LoraConfig(
+        r=cfg.lora_rank, lora_alpha=cfg.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
 
 
 def adapters_to_float32(model: torch.nn.Module) -> None:
-    """Undoes TRL's cast of the adapters of a quantised model to bfloat16, in which a learning rate of 1e-5 moves next to nothing."""
+    """Undoes TRL's cast of the adapters of a quantised model to bfloat16, in which a learning rate of 1e-5 moves next
+    to nothing.
+    """
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -97,7 +123,9 @@ def load_policy(cfg: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         return load_base(location).eval(), load_tokenizer(location)
     folder = cfg.run_folder / "model"
     if not folder.exists():
-        raise FileNotFoundError(f"no trained model in {folder}; run its training notebook first (or `make reproduce PROFILE={cfg.profile}`)")
+        raise FileNotFoundError(
+            f"no trained model in {folder}; run its training notebook first (or `make reproduce PROFILE={cfg.profile}`)"
+        )
     if (Path(folder) / "adapter_config.json").exists():
         from peft import PeftModel
 

@@ -1,4 +1,6 @@
-"""Progress of long work: a file that the runner reads, and a plain line now and then. No bars: they flood executed notebooks."""
+"""Progress of long work: a file that the runner reads, and a plain line now and then. No bars: they flood executed
+notebooks.
+"""
 
 import time
 from pathlib import Path
@@ -12,7 +14,8 @@ def clock(seconds: float) -> str:
 
 
 class Progress:
-    """Counts steps, writes `file` at most once a second, and prints a line with rate and remaining time every `every` seconds.
+    """Counts steps, writes `file` at most once a second, and prints a line with rate and remaining time every `every`
+    seconds.
 
     Args:
         file: where the state goes, as ``{"step", "total", "seconds", "note"}``.
@@ -32,5 +35,8 @@ class Progress:
             self.written = now
         if now - self.printed >= self.every or step == self.total:
             rate = step / max(seconds, 1e-9)
-            print(f"step {step}/{self.total}  {note}  {rate:.2f} steps/s  {clock(seconds)} gone, {clock((self.total - step) / rate)} to go", flush=True)
+            print(
+                f"step {step}/{self.total}  {note}  {rate:.2f} steps/s  {clock(seconds)} gone, {clock((self.total - step) / rate)} to go",
+                flush=True,
+            )
             self.printed = now

@@ -1,11 +1,13 @@
-"""Prompts of both layers: the question (layer 1), and the question with a draft and a guiding phrase (layer 2 and deeper).
+"""Prompts of both layers: the question (layer 1), and the question with a draft and a guiding phrase (layer 2 and
+deeper).
 
-The paper could not be read in full. Its layer-1 template (its Table 1) and its guiding phrases are known from two independent second-hand sources;
-its layer-2 template only in structure: question, the whole draft, a guiding phrase. We continue in the assistant's voice, because the phrases
-are in the first person; the paper's exact wording is unknown.
+The paper could not be read in full. Its layer-1 template (its Table 1) and its guiding phrases are known from two
+independent second-hand sources; its layer-2 template only in structure: question, the whole draft, a guiding phrase. We
+continue in the assistant's voice, because the phrases are in the first person; the paper's exact wording is unknown.
 """
 
-# Seven phrases, same order in both second-hand sources; whether the paper's pool has more is unknown. The sixth is cut off in both.
+# Seven phrases, same order in both second-hand sources; whether the paper's pool has more is unknown. The sixth is cut
+# off in both.
 PHRASES = [
     "Where might I have gone wrong this time? Let me double-check carefully.",
     "Wait, let me double-check that.",
@@ -31,7 +33,8 @@ def first_prompt(question: str, template: str) -> Prompt:
 
     Args:
         question: the problem's text.
-        template: ``chat`` (messages with the paper's system prompt, for a model with a chat template) or ``miniature`` (plain text).
+        template: ``chat`` (messages with the paper's system prompt, for a model with a chat template) or ``miniature``
+            (plain text).
 
     Raises:
         ValueError: unknown template.
@@ -55,7 +58,9 @@ def correction_prompt(prompt: Prompt, completion: Prompt, phrase: str) -> Prompt
     return [*prompt, {"role": "assistant", "content": completion[-1]["content"] + guidance(phrase)}]
 
 
-def correction_ids(prompt_ids: list[int], completion_ids: list[int], guidance_ids: list[int], eos_ids: set[int]) -> list[int]:
+def correction_ids(
+    prompt_ids: list[int], completion_ids: list[int], guidance_ids: list[int], eos_ids: set[int]
+) -> list[int]:
     """The same in tokens, exactly as the policy wrote them: no decoding and re-tokenising of the draft.
 
     The draft's end-of-sequence token is dropped, since the assistant goes on speaking; a truncated draft has none.

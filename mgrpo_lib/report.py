@@ -1,4 +1,6 @@
-"""Numbers and tables from result files alone: no torch, no model, seconds. Every number that README or a notebook shows comes through here."""
+"""Numbers and tables from result files alone: no torch, no model, seconds. Every number that README or a notebook shows
+comes through here.
+"""
 
 import re
 from pathlib import Path
@@ -36,12 +38,19 @@ def load_records(cfg: Config) -> dict[str, dict[str, tuple[np.ndarray, np.ndarra
     for run in store.all_runs(cfg):
         manifest = cfg.results / "records" / f"{run.run_name}.json"
         if store.finished(manifest, store.evaluation_key(run)) is None:
-            raise FileNotFoundError(f"no evaluation of {run.run_name} with these parameters in {manifest.parent}; run notebook 05_benchmarks for it")
+            raise FileNotFoundError(
+                f"no evaluation of {run.run_name} with these parameters in {manifest.parent}; run notebook 05_benchmarks for it"
+            )
         table = pd.DataFrame(store.read_jsonl(manifest.with_suffix(".jsonl")))
         for benchmark, rows in table.groupby("benchmark", sort=False):
-            found.setdefault(run.arm, {}).setdefault(benchmark, []).append(rows.sort_values("id")[["correct_1", "correct_2"]].to_numpy(dtype=bool))
+            found.setdefault(run.arm, {}).setdefault(benchmark, []).append(
+                rows.sort_values("id")[["correct_1", "correct_2"]].to_numpy(dtype=bool)
+            )
     return {
-        arm: {benchmark: (np.stack([s[:, 0] for s in seeds]), np.stack([s[:, 1] for s in seeds])) for benchmark, seeds in sets.items()}
+        arm: {
+            benchmark: (np.stack([s[:, 0] for s in seeds]), np.stack([s[:, 1] for s in seeds]))
+            for benchmark, seeds in sets.items()
+        }
         for arm, sets in found.items()
     }
 
@@ -49,18 +58,31 @@ def load_records(cfg: Config) -> dict[str, dict[str, tuple[np.ndarray, np.ndarra
 def summarise(cfg: Config) -> dict[str, Any]:
     """Writes ``summary.json`` and the tables of an experiment from its records, and returns the summary.
 
-    Rows are fractions, means over seeds, each with a 95% interval ``<name>_ci`` (bootstrap over seeds and problems; over problems for the base
-    model, which is one model). ``contrasts`` are differences between arms on the same problems.
+    Rows are fractions, means over seeds, each with a 95% interval ``<name>_ci`` (bootstrap over seeds and problems;
+    over problems for the base model, which is one model). ``contrasts`` are differences between arms on the same
+    problems.
     """
     records = load_records(cfg)
     runs = {run.run_name: store.read_json(run.run_folder / "run.json") for run in store.all_runs(cfg)}
-    shown = ("arm", "seed", "train_tokens", "steps", "seconds", "validation", "weight_change", "trainable_parameters", "key")
+    shown = (
+        "arm",
+        "seed",
+        "train_tokens",
+        "steps",
+        "seconds",
+        "validation",
+        "weight_change",
+        "trainable_parameters",
+        "key",
+    )
     summary = {
         "profile": cfg.profile,
         "key": store.summary_key(cfg),
         "params": cfg.model_dump(exclude={"profile", "arm", "seed", "output_root"}),
         "environment": runs[store.all_runs(cfg)[-1].run_name]["environment"],
-        "rows": [_row(cfg, arm, name, *attempts, runs) for arm, sets in records.items() for name, attempts in sets.items()],
+        "rows": [
+            _row(cfg, arm, name, *attempts, runs) for arm, sets in records.items() for name, attempts in sets.items()
+        ],
         "contrasts": [
             _contrast(left, right, name, attempt, records)
             for left, right in CONTRASTS
@@ -77,7 +99,9 @@ def summarise(cfg: Config) -> dict[str, Any]:
     return summary
 
 
-def _row(cfg: Config, arm: str, benchmark: str, first: np.ndarray, second: np.ndarray, runs: dict[str, dict]) -> dict[str, Any]:
+def _row(
+    cfg: Config, arm: str, benchmark: str, first: np.ndarray, second: np.ndarray, runs: dict[str, dict]
+) -> dict[str, Any]:
     values = {
         "acc_t1": first,
         "acc_t2": second,
@@ -182,7 +206,13 @@ def cost_table(summary: dict) -> pd.DataFrame:
 def settings_table(cfg: Config, *stages: type) -> pd.DataFrame:
     """The settings of a run with their meaning, for the notebooks."""
     fields = {name: field for stage in stages for name, field in stage.model_fields.items()}
-    table = pd.DataFrame({"setting": list(fields), "value": [str(getattr(cfg, name)) for name in fields], "meaning": [f.description for f in fields.values()]})
+    table = pd.DataFrame(
+        {
+            "setting": list(fields),
+            "value": [str(getattr(cfg, name)) for name in fields],
+            "meaning": [f.description for f in fields.values()],
+        }
+    )
     return table.set_index("setting")
 
 
@@ -191,21 +221,27 @@ TABLES = {"table": result_table, "transitions": transition_table, "contrasts": c
 
 def markdown(table: pd.DataFrame) -> str:
     """A table in Markdown."""
-    rows = [table.columns, ["---"] * len(table.columns), *table.astype(object).fillna("").astype(str).itertuples(index=False)]
+    rows = [
+        table.columns,
+        ["---"] * len(table.columns),
+        *table.astype(object).fillna("").astype(str).itertuples(index=False),
+    ]
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
-def update_readme(summary: dict, readme: Path = ROOT / "README.md") -> bool:
-    """Puts the generated results between README's markers; returns whether anything changed."""
+def update_readme(cfg: Config, readme: Path = ROOT / "README.md") -> bool:
+    """Puts an experiment's results between README's markers; returns whether anything changed."""
+    summary = store.read_json(cfg.results / "summary.json")
+    block = readme_block(summary, store.finished(cfg.results / "timing.json", summary["key"]))
     text = readme.read_text(encoding="utf-8")
-    new = re.sub(r"(<!-- results -->\n).*?(<!-- /results -->)", lambda m: m[1] + readme_block(summary) + m[2], text, flags=re.DOTALL)
+    new = re.sub(r"(<!-- results -->\n).*?(<!-- /results -->)", lambda m: m[1] + block + m[2], text, flags=re.DOTALL)
     if new != text:
         store.write_text(readme, new)
     return new != text
 
 
-def readme_block(summary: dict) -> str:
-    """README's results: the headline contrasts in words, then the table."""
+def readme_block(summary: dict, timing: dict | None = None) -> str:
+    """README's results: the headline contrasts in words, then the table, then what it took."""
     n, seeds = summary["rows"][0]["n"], len(summary["params"]["seeds"])
     lines = [
         f"Profile `{summary['profile']}`: the embedded **miniature** (a model of 0.2M parameters and an arithmetic task of ours; no statement about LLMs), "
@@ -222,9 +258,20 @@ def readme_block(summary: dict) -> str:
         ]
         lines.append(f"- attempt {attempt}: {'; '.join(parts)}")
     lines += ["", markdown(result_table(summary)).rstrip(), ""]
+    if timing:
+        cores = summary["environment"]["cpu_cores"]
+        lines += [
+            f"The whole chain took {timing['seconds'] / 60:.0f} minutes on {cores} CPU cores, {timing['workers']} notebooks at a time.",
+            "",
+        ]
     packages = summary["environment"]["packages"]
-    versions = f"code version `{summary['environment']['code_version']}`, torch {packages['torch']}, TRL {packages['trl']}"
-    lines += [f"Parameters `{summary['key']}`, {versions}; all of it in `results/{summary['profile']}/summary.json`.", ""]
+    versions = (
+        f"code version `{summary['environment']['code_version']}`, torch {packages['torch']}, TRL {packages['trl']}"
+    )
+    lines += [
+        f"Parameters `{summary['key']}`, {versions}; all of it in `results/{summary['profile']}/summary.json`.",
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -1,18 +1,24 @@
 """Answer extraction, comparison and the reward: 1 for a right final answer, 0 otherwise.
 
-The paper's reward is a rule-based verifier's outcome, "1 for correct, 0 for incorrect" (second-hand); a format reward is not mentioned, and none is given here.
-Completions are untrusted text: nothing here evaluates them, and every step is linear in their length.
+The paper's reward is a rule-based verifier's outcome, "1 for correct, 0 for incorrect" (second-hand); a format reward
+is not mentioned, and none is given here. Completions are untrusted text: nothing here evaluates them, and every step is
+linear in their length.
 """
 
 import re
 from decimal import Decimal, InvalidOperation
 
 LONGEST_ANSWER = 200  # characters; a longer "answer" is no final answer
-_MARKERS = (re.compile(r"<answer>([^<]*)</answer>"), re.compile(r"####([^\n]*)"), re.compile(r"answer is:?([^\n]*?)\.?(?=\n|$)", re.IGNORECASE))
+_MARKERS = (
+    re.compile(r"<answer>([^<]*)</answer>"),
+    re.compile(r"####([^\n]*)"),
+    re.compile(r"answer is:?([^\n]*?)\.?(?=\n|$)", re.IGNORECASE),
+)
 
 
 def extract_answer(completion: str) -> str | None:
-    """The final answer a completion names: its last ``\\boxed{...}``, else its last ``<answer>``, ``####`` or "the answer is"; None without one.
+    """The final answer a completion names: its last ``\\boxed{...}``, else its last ``<answer>``, ``####`` or "the
+    answer is"; None without one.
 
     >>> extract_answer(r"so x = \\boxed{\\frac{1}{2}}")
     '\\\\frac{1}{2}'
@@ -33,7 +39,8 @@ def extract_answer(completion: str) -> str | None:
 
 
 def same_answer(answer: str | None, gold: str) -> bool:
-    """Whether an extracted answer equals the gold one: as text without ``$`` and blanks, or as plain decimal numbers (``1,000`` is ``1000.0``).
+    """Whether an extracted answer equals the gold one: as text without ``$`` and blanks, or as plain decimal numbers
+    (``1,000`` is ``1000.0``).
 
     Other equivalent notations, such as ``1/2`` and ``0.5``, count as different.
     """
@@ -63,7 +70,8 @@ def accuracy_reward(completions: list, answer: list[str], **kwargs) -> list[floa
     """1.0 for each completion whose final answer is right, else 0.0, as TRL calls reward functions.
 
     Args:
-        completions: new segments only, as text or as conversations of one assistant message; a draft is never part of them.
+        completions: new segments only, as text or as conversations of one assistant message; a draft is never part of
+            them.
         answer: the gold answers, row by row.
 
     Returns:

@@ -1,6 +1,8 @@
-"""The papermill chain: which notebooks run, in which order, which are still valid; several at a time, with live progress.
+"""The papermill chain: which notebooks run, in which order, which are still valid; several at a time, with live
+progress.
 
-`python -m mgrpo_lib reproduce` calls `reproduce`. Nothing here loads torch, so a finished experiment is recognised in a second.
+`python -m mgrpo_lib reproduce` calls `reproduce`. Nothing here loads torch, so a finished experiment is recognised in a
+second.
 """
 
 import os
@@ -38,7 +40,9 @@ class Job:
         """Whether the manifest is there and made with these parameters, inputs and code."""
         if self.manifest is None:
             shown = [need.output for need in self.needs]
-            return not self.output.exists() or all(file.exists() and file.stat().st_mtime <= self.output.stat().st_mtime for file in shown)
+            return not self.output.exists() or all(
+                file.exists() and file.stat().st_mtime <= self.output.stat().st_mtime for file in shown
+            )
         return store.finished(self.manifest, self.key) is not None
 
 
@@ -47,11 +51,27 @@ def hardware_profile() -> str:
     return "cpu"
 
 
+def default_workers() -> int:
+    """Notebooks at a time: one on a GPU; else one for each core that this process may use, and 2 GB of memory for each."""
+    if Path("/dev/nvidia0").exists():
+        return 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return max(1, min(len(os.sched_getaffinity(0)), int(memory // 2)))
+
+
 def plan(cfg: Config, overrides: dict[str, Any]) -> list[Job]:
     """Every job of an experiment, each after those it needs."""
     runs = cfg.results / "runs"
 
-    def job(name: str, notebook: str, manifest: Path | None, key: str, needs: list[Job], progress: str | None = None, **own: Any) -> Job:
+    def job(
+        name: str,
+        notebook: str,
+        manifest: Path | None,
+        key: str,
+        needs: list[Job],
+        progress: str | None = None,
+        **own: Any,
+    ) -> Job:
         parameters = {**overrides, "profile": cfg.profile, "output_root": str(cfg.output), **own}
         file = cfg.results / "progress" / f"{progress}.json" if progress else None
         return Job(name, notebook, parameters, runs / f"{name}.ipynb", manifest, key, file, needs)
@@ -64,7 +84,15 @@ def plan(cfg: Config, overrides: dict[str, Any]) -> list[Job]:
     def evaluation(run: Config, after: Job) -> Job:
         manifest = cfg.results / "records" / f"{run.run_name}.json"
         own = {"arm": run.arm} if run.arm == "base" else {"arm": run.arm, "seed": run.seed}
-        return job(f"05_{run.run_name}", "05_benchmarks", manifest, store.evaluation_key(run), [after], f"evaluate-{run.run_name}", **own)
+        return job(
+            f"05_{run.run_name}",
+            "05_benchmarks",
+            manifest,
+            store.evaluation_key(run),
+            [after],
+            f"evaluate-{run.run_name}",
+            **own,
+        )
 
     evaluations = [evaluation(base, trained_base)]
     for seed in cfg.seeds:
@@ -75,7 +103,16 @@ def plan(cfg: Config, overrides: dict[str, Any]) -> list[Job]:
             notebook = "03_grpo" if run.num_layers == 1 else "04_mgrpo"
             needs = [trained_base] + ([of_arm[run.match_tokens_of]] if run.match_tokens_of else [])
             manifest = run.run_folder / "run.json"
-            of_arm[arm] = job(f"{notebook[:2]}_{run.run_name}", notebook, manifest, store.run_key(run), needs, run.run_name, arm=arm, seed=seed)
+            of_arm[arm] = job(
+                f"{notebook[:2]}_{run.run_name}",
+                notebook,
+                manifest,
+                store.run_key(run),
+                needs,
+                run.run_name,
+                arm=arm,
+                seed=seed,
+            )
             evaluations.append(evaluation(run, of_arm[arm]))
         jobs += of_arm.values()
     jobs += evaluations
@@ -89,7 +126,7 @@ def reproduce(profile: str, workers: int | None = None, **overrides: Any) -> int
 
     Args:
         profile: name in ``profiles/``, or ``auto``: by hardware.
-        workers: notebooks at a time; by default one for each core (one thread each), or one where there is a GPU.
+        workers: notebooks at a time; by default as `default_workers` says, with one thread each if there are several.
         overrides: settings that replace the profile's.
 
     Returns:
@@ -104,16 +141,33 @@ def reproduce(profile: str, workers: int | None = None, **overrides: Any) -> int
     for job in jobs:
         check_notebook(NOTEBOOKS / f"{job.notebook}.ipynb")
     pending = [job for job in jobs if not job.done()]
-    print(f"profile {cfg.profile}: {len(jobs) - len(pending)} of {len(jobs)} steps are there already with these parameters, in {cfg.results}", flush=True)
-    if pending and not _run(pending, workers or (os.cpu_count() or 1)):
-        return 1
+    print(
+        f"profile {cfg.profile}: {len(jobs) - len(pending)} of {len(jobs)} steps are there already with these parameters, in {cfg.results}",
+        flush=True,
+    )
+    if pending:
+        workers = workers or default_workers()
+        start = time.monotonic()
+        seconds = _run(pending, workers)
+        if seconds is None:
+            return 1
+        if len(pending) == len(jobs):  # the time of the whole chain, for the report
+            steps = {name: round(s) for name, s in seconds.items()}
+            whole = {
+                "key": store.summary_key(cfg),
+                "seconds": round(time.monotonic() - start),
+                "workers": workers,
+                "steps": steps,
+            }
+            store.write_json(cfg.results / "timing.json", whole)
     print((cfg.results / "table.md").read_text(encoding="utf-8"))
     print(f"Everything is there. Results: {cfg.results}\nFigures: {cfg.figures}")
     return 0
 
 
 def check_notebook(path: Path) -> None:
-    """Refuses a notebook without exactly one cell tagged ``parameters``: papermill would run it with its defaults, silently.
+    """Refuses a notebook without exactly one cell tagged ``parameters``: papermill would run it with its defaults,
+    silently.
 
     Raises:
         ConfigError: naming the notebook.
@@ -121,13 +175,18 @@ def check_notebook(path: Path) -> None:
     cells = store.read_json(path)["cells"]
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     if len(tagged) != 1:
-        raise ConfigError(f"{path.name} has {len(tagged)} cells tagged 'parameters', not one; restore the tag (git checkout {path.name})")
+        raise ConfigError(
+            f"{path.name} has {len(tagged)} cells tagged 'parameters', not one; restore the tag (git checkout {path.name})"
+        )
 
 
-def _run(pending: list[Job], workers: int) -> bool:
+def _run(pending: list[Job], workers: int) -> dict[str, float] | None:
+    """Runs the jobs, each after those it needs; returns the seconds of each, or None if one failed or the user stopped
+    it.
+    """
     start = time.monotonic()
     waiting, running, failed = list(pending), {}, []
-    finished: list[tuple[str, float]] = []
+    finished: dict[str, float] = {}
     said = 0.0
     try:
         while waiting or running:
@@ -142,26 +201,36 @@ def _run(pending: list[Job], workers: int) -> bool:
                 del running[job]
                 seconds = time.monotonic() - began
                 if process.returncode == 0 and _publish(job):
-                    finished.append((job.notebook, seconds))
+                    finished[job.name] = seconds
                     print(f"[{clock(time.monotonic() - start)}] done    {job.name} in {clock(seconds)}", flush=True)
                 else:
                     failed.append(job)
-                    print(f"[{clock(time.monotonic() - start)}] FAILED  {job.name} {_reason(job, process.returncode)}", flush=True)
+                    print(
+                        f"[{clock(time.monotonic() - start)}] FAILED  {job.name} {_reason(job, process.returncode)}",
+                        flush=True,
+                    )
             if failed and not running:
                 break
             if running and time.monotonic() - said >= (5 if sys.stdout.isatty() else 20):
                 said = time.monotonic()
                 eta = _remaining(waiting, running, finished, workers)
-                print(f"[{clock(said - start)}] {' | '.join(_state(job) for job in running)} | {len(waiting)} waiting, about {clock(eta)} to go", flush=True)
+                print(
+                    f"[{clock(said - start)}] {' | '.join(_state(job) for job in running)} | {len(waiting)} waiting, about {clock(eta)} to go",
+                    flush=True,
+                )
             time.sleep(0.2)
     except KeyboardInterrupt:
         for process, _ in running.values():
             process.terminate()
         print("\nStopped. Finished steps are kept; the same command goes on with the rest.", flush=True)
-        return False
+        return None
     if failed:
-        print(f"{len(failed)} step(s) failed; finished steps are kept, and the same command goes on with the rest.", flush=True)
-    return not failed
+        print(
+            f"{len(failed)} step(s) failed; finished steps are kept, and the same command goes on with the rest.",
+            flush=True,
+        )
+        return None
+    return finished
 
 
 def _partial(job: Job) -> Path:
@@ -172,13 +241,28 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
     """Papermill in a process of its own, a kernel of its own inside."""
     job.output.parent.mkdir(parents=True, exist_ok=True)
     if job.manifest:
-        job.manifest.unlink(missing_ok=True)  # a manifest without its executed notebook came from elsewhere: this run makes its own
+        # a manifest without its executed notebook came from elsewhere: this run makes its own
+        job.manifest.unlink(missing_ok=True)
     if job.progress:
         job.progress.unlink(missing_ok=True)
-    environment = {**os.environ, "MPLBACKEND": "agg", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
+    environment = {
+        **os.environ,
+        "MPLBACKEND": "agg",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONWARNINGS": "ignore",
+    }
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    call = [sys.executable, "-m", "papermill", str(NOTEBOOKS / f"{job.notebook}.ipynb"), str(_partial(job)), "--kernel", "python3"]
+    call = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(NOTEBOOKS / f"{job.notebook}.ipynb"),
+        str(_partial(job)),
+        "--kernel",
+        "python3",
+    ]
     call += ["--cwd", str(NOTEBOOKS), "--no-progress-bar", "--log-level", "ERROR", "-b", _base64_yaml(job.parameters)]
     with open(job.output.with_suffix(".log"), "w", encoding="utf-8") as log:
         return subprocess.Popen(call, env=environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
@@ -196,14 +280,19 @@ def _publish(job: Job) -> bool:
     if not job.fulfilled():
         return False
     _partial(job).replace(job.output)
-    job.output.with_suffix(".log").unlink(missing_ok=True)
+    for leftover in (job.output.with_suffix(".log"), job.output.with_name(f"{job.output.stem}.failed.ipynb")):
+        leftover.unlink(missing_ok=True)
     return True
 
 
 def _reason(job: Job, code: int) -> str:
     """Why a notebook failed, in a line, and where the rest is."""
     log = job.output.with_suffix(".log")
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()] if log.exists() else []
+    lines = (
+        [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+        if log.exists()
+        else []
+    )
     if _partial(job).exists():
         _partial(job).replace(job.output.with_name(f"{job.output.stem}.failed.ipynb"))
     if code == 0:
@@ -215,29 +304,30 @@ def _reason(job: Job, code: int) -> str:
     return f"{why}\n          executed so far: {job.output.stem}.failed.ipynb; log: {log}"
 
 
+def _progress(job: Job) -> dict[str, Any]:
+    """What the notebook last said of its progress; empty if nothing yet."""
+    if job.progress is None or not job.progress.exists():
+        return {}
+    return store.read_json(job.progress)
+
+
 def _state(job: Job) -> str:
-    try:
-        state = store.read_json(job.progress) if job.progress else {}
-    except (OSError, ValueError):
-        state = {}
+    state = _progress(job)
     return f"{job.name} {state['step']}/{state['total']} {state['note']}" if state else job.name
 
 
-def _remaining(waiting: list[Job], running: dict, finished: list[tuple[str, float]], workers: int) -> float:
-    """Seconds to go: what runs by its own progress, what waits by the mean of its kind, or of what runs where none of its kind is done."""
-    left, expected = 0.0, []
+def _remaining(waiting: list[Job], running: dict, finished: dict[str, float], workers: int) -> float:
+    """Seconds to go: what runs by its own progress, what waits by the mean of its kind, or of what runs where none of
+    its kind is done.
+    """
+    left, known = 0.0, [(name[:2], seconds) for name, seconds in finished.items()]
     for job, (_, began) in running.items():
-        try:
-            state = store.read_json(job.progress) if job.progress else {}
-        except (OSError, ValueError):
-            state = {}
-        gone = time.monotonic() - began
-        total = gone * state["total"] / max(state["step"], 1) if state else gone + 10
-        expected.append((job.notebook, total))
-        left += max(0.0, total - gone)
-    known = finished + expected
+        state, gone = _progress(job), time.monotonic() - began
+        to_go = state["seconds"] / max(state["step"], 1) * (state["total"] - state["step"]) if state else 10.0
+        known.append((job.name[:2], gone + to_go))
+        left += to_go
     for job in waiting:
-        same = [seconds for notebook, seconds in known if notebook == job.notebook]
+        same = [seconds for number, seconds in known if number == job.name[:2]]
         other = [seconds for _, seconds in known] or [10.0]
         left += sum(same) / len(same) if same else sum(other) / len(other)
     return left / workers

@@ -4,7 +4,8 @@ import numpy as np
 
 
 def group_advantages(rewards: np.ndarray) -> np.ndarray:
-    """Group-relative advantages (r - mean) / (std + 1e-4), row by row, as TRL computes them: with the sample standard deviation (n - 1).
+    """Group-relative advantages (r - mean) / (std + 1e-4), row by row, as TRL computes them: with the sample standard
+    deviation (n - 1).
 
     Args:
         rewards: (groups, G).
@@ -17,13 +18,15 @@ def group_advantages(rewards: np.ndarray) -> np.ndarray:
 
 
 def transitions(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
-    """Accuracies at both attempts and what changed in between, as shares of all problems (SCoRe's definitions, which the paper's table seems to follow).
+    """Accuracies at both attempts and what changed in between, as shares of all problems (SCoRe's definitions, which
+    the paper's table seems to follow).
 
     Args:
         first, second: same shape, right or wrong at attempt 1 and 2.
 
     Returns:
-        ``acc_t1, acc_t2, delta_t1_t2, i_to_c`` (wrong, then right), ``c_to_i`` (right, then wrong). acc_t2 = acc_t1 + i_to_c - c_to_i.
+        ``acc_t1, acc_t2, delta_t1_t2, i_to_c`` (wrong, then right), ``c_to_i`` (right, then wrong). acc_t2 = acc_t1 +
+        i_to_c - c_to_i.
 
     >>> transitions(np.array([1, 1, 0, 0]), np.array([1, 0, 1, 1]))
     {'acc_t1': 0.5, 'acc_t2': 0.75, 'delta_t1_t2': 0.25, 'i_to_c': 0.5, 'c_to_i': 0.25}
@@ -41,10 +44,12 @@ def transitions(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
 
 
 def bootstrap(values: np.ndarray, draws: int = 4000, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Percentile interval of the mean of `values` (seeds, problems), resampling seeds and, independently of them, problems.
+    """Percentile interval of the mean of `values` (seeds, problems), resampling seeds and, independently of them,
+    problems.
 
-    The problems are the same for every seed, so both are resampled as whole rows and columns: the interval speaks of other training seeds *and* of other
-    problems. With one row it is the plain bootstrap over problems. With few seeds a percentile interval is somewhat too narrow.
+    The problems are the same for every seed, so both are resampled as whole rows and columns: the interval speaks of
+    other training seeds *and* of other problems. With one row it is the plain bootstrap over problems. With few seeds a
+    percentile interval is somewhat too narrow.
 
     Args:
         values: any numbers, for example right or wrong, or differences of those between two arms.

@@ -1,6 +1,7 @@
 """What is on disk, and whether it is still true: keys of runs, atomic writes, manifests.
 
-A result is reused only if its key is the same: a hash of every setting that it depends on, of its inputs' keys, and of the code that made it.
+A result is reused only if its key is the same: a hash of every setting that it depends on, of its inputs' keys, and of
+the code that made it.
 """
 
 import ast
@@ -21,7 +22,9 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate"
 
 
 def code_version() -> str:
-    """Hash of the code that numbers depend on: the modules that train and evaluate, without comments, docstrings and layout."""
+    """Hash of the code that numbers depend on: the modules that train and evaluate, without comments, docstrings and
+    layout.
+    """
     digest = hashlib.sha256()
     for name in EXPERIMENT_MODULES:
         tree = ast.parse((ROOT / "mgrpo_lib" / f"{name}.py").read_text(encoding="utf-8"))
@@ -37,7 +40,13 @@ def _canonical(node: Any) -> str:
         return repr(node)
     fields = []
     for name, value in ast.iter_fields(node):
-        if name == "body" and value and isinstance(value, list) and isinstance(value[0], ast.Expr) and isinstance(value[0].value, ast.Constant):
+        if (
+            name == "body"
+            and value
+            and isinstance(value, list)
+            and isinstance(value[0], ast.Expr)
+            and isinstance(value[0].value, ast.Constant)
+        ):
             value = value[1:]
         if value not in (None, []):
             fields.append(f"{name}={_canonical(value)}")
@@ -56,7 +65,11 @@ def base_key(cfg: Config) -> str:
 def run_key(cfg: Config) -> str:
     """Key of a training run: its settings, its seed, its base model, and the run whose tokens it matches."""
     matched = run_key(cfg.of_arm(cfg.match_tokens_of)) if cfg.match_tokens_of else None
-    return base_key(cfg) if cfg.arm == "base" else key_of("run", cfg.settings(TrainSettings), cfg.seed, base_key(cfg), matched)
+    return (
+        base_key(cfg)
+        if cfg.arm == "base"
+        else key_of("run", cfg.settings(TrainSettings), cfg.seed, base_key(cfg), matched)
+    )
 
 
 def evaluation_key(cfg: Config) -> str:
@@ -72,7 +85,9 @@ def finished(manifest: Path, key: str) -> dict[str, Any] | None:
 
 
 def finished_run(cfg: Config) -> dict[str, Any] | None:
-    """The manifest of this arm's and seed's training run, if it was made with these parameters and its model is at hand."""
+    """The manifest of this arm's and seed's training run, if it was made with these parameters and its model is at
+    hand.
+    """
     done = finished(cfg.run_folder / "run.json", run_key(cfg))
     borrowed = cfg.arm == "base" and cfg.model != "miniature"  # a hub model or a user's folder is not copied
     return done if done and (borrowed or (cfg.run_folder / "model").exists()) else None
@@ -94,7 +109,15 @@ def environment() -> dict[str, Any]:
 
 
 def data_key(cfg: Config) -> str:
-    return key_of("data", cfg.train_data, cfg.train_problems, cfg.validation_problems, cfg.test_problems, cfg.benchmarks, code_version())
+    return key_of(
+        "data",
+        cfg.train_data,
+        cfg.train_problems,
+        cfg.validation_problems,
+        cfg.test_problems,
+        cfg.benchmarks,
+        code_version(),
+    )
 
 
 def summary_key(cfg: Config) -> str:

@@ -1,4 +1,6 @@
-"""The two kinds of training that a profile asks for: the miniature's base model, and a GRPO or MGRPO run of one arm and seed."""
+"""The two kinds of training that a profile asks for: the miniature's base model, and a GRPO or MGRPO run of one arm and
+seed.
+"""
 
 import shutil
 import time
@@ -40,7 +42,9 @@ def train_base(cfg: Config) -> dict:
             losses.append({"step": step, "loss": round(loss, 5)})
             progress.update(step, f"loss {loss:.3f}")
 
-        model, tokenizer = miniature.train_base(cfg.base_steps, cfg.base_batch_size, cfg.base_learning_rate, PHRASES, on_step=on_step)
+        model, tokenizer = miniature.train_base(
+            cfg.base_steps, cfg.base_batch_size, cfg.base_learning_rate, PHRASES, on_step=on_step
+        )
         model.save_pretrained(partial / "model")
         tokenizer.save_pretrained(partial / "model")
     else:
@@ -64,7 +68,9 @@ def train_base(cfg: Config) -> dict:
 
 
 def training_arguments(cfg: Config, output_dir: str) -> MGRPOConfig:
-    """The trainer's configuration for an arm; what is not named here is `MGRPOConfig`'s default, the paper's form where it is known."""
+    """The trainer's configuration for an arm; what is not named here is `MGRPOConfig`'s default, the paper's form where
+    it is known.
+    """
     rows = cfg.prompts_per_step * cfg.num_generations
     dtype, _ = compute_dtype()
     budget = matched_tokens(cfg)
@@ -99,7 +105,8 @@ def training_arguments(cfg: Config, output_dir: str) -> MGRPOConfig:
 
 
 def matched_tokens(cfg: Config) -> int | None:
-    """Tokens that the arm named by `match_tokens_of` generated in its training with the same seed; None if the arm matches none.
+    """Tokens that the arm named by `match_tokens_of` generated in its training with the same seed; None if the arm
+    matches none.
 
     Raises:
         FileNotFoundError: that run has not been trained yet, or not with these parameters.
@@ -109,7 +116,9 @@ def matched_tokens(cfg: Config) -> int | None:
     other = cfg.of_arm(cfg.match_tokens_of)
     done = finished_run(other)
     if done is None:
-        raise FileNotFoundError(f"{cfg.run_name} needs the token count of {other.run_name}, which is not trained with these parameters; train that first")
+        raise FileNotFoundError(
+            f"{cfg.run_name} needs the token count of {other.run_name}, which is not trained with these parameters; train that first"
+        )
     return done["train_tokens"]
 
 
@@ -117,7 +126,12 @@ def build_trainer(cfg: Config, output_dir: str) -> MGRPOTrainer:
     """An `MGRPOTrainer` on the base model and the training questions of a profile."""
     location = base_location(cfg)
     problems = training_problems(cfg)
-    dataset = Dataset.from_list([{"prompt": first_prompt(problem["question"], cfg.template), "answer": problem["answer"]} for problem in problems])
+    dataset = Dataset.from_list(
+        [
+            {"prompt": first_prompt(problem["question"], cfg.template), "answer": problem["answer"]}
+            for problem in problems
+        ]
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*checkpointing.*")
         trainer = MGRPOTrainer(
@@ -138,8 +152,9 @@ def train(cfg: Config) -> dict:
     """Trains one arm with one seed; model, metrics and manifest go to the run's folder, all at once at the end.
 
     Returns:
-        The manifest ``run.json``: key, params, train_tokens (generated, all layers), steps, seconds, accuracy on the validation set, how far the
-        weights moved, environment. A run with the same key is not repeated; a missing base model is trained first.
+        The manifest ``run.json``: key, params, train_tokens (generated, all layers), steps, seconds, accuracy on the
+        validation set, how far the weights moved, environment. A run with the same key is not repeated; a missing base
+        model is trained first.
     """
     key = run_key(cfg)
     if done := finished_run(cfg):
@@ -153,7 +168,14 @@ def train(cfg: Config) -> dict:
     start = time.monotonic()
     trainer.train()
     seconds = round(time.monotonic() - start, 1)
-    moved = sum(float((p.detach() - before[name]).norm() ** 2) for name, p in trainer.model.named_parameters() if name in before) ** 0.5
+    moved = (
+        sum(
+            float((p.detach() - before[name]).norm() ** 2)
+            for name, p in trainer.model.named_parameters()
+            if name in before
+        )
+        ** 0.5
+    )
     trainer.model.save_pretrained(partial / "model")
     shutil.rmtree(partial / "trainer", ignore_errors=True)
     steps = [{**entry} for entry in trainer.state.log_history if "reward" in entry]
@@ -195,14 +217,20 @@ class _Report(TrainerCallback):
     """One progress line now and then; the total is known by steps, or by tokens where a budget of tokens ends the run."""
 
     def __init__(self, cfg: Config):
-        self.file, self.budget, self.progress = cfg.results / "progress" / f"{cfg.run_name}.json", matched_tokens(cfg), None
+        self.file, self.budget, self.progress = (
+            cfg.results / "progress" / f"{cfg.run_name}.json",
+            matched_tokens(cfg),
+            None,
+        )
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "reward" not in logs:
             return
         total = args.max_steps
         if self.budget is not None:
-            total = max(state.global_step, min(total, round(self.budget / logs["generated_tokens"] * state.global_step)))
+            total = max(
+                state.global_step, min(total, round(self.budget / logs["generated_tokens"] * state.global_step))
+            )
         if self.progress is None:
             self.progress = Progress(self.file, total)
         self.progress.total = total

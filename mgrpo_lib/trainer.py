@@ -1,17 +1,20 @@
 """Multi-Layer GRPO on top of TRL's `GRPOTrainer` (paper: arXiv 2506.04746).
 
-Layer 1 is TRL's GRPO, untouched. Layer 2 is one more ordinary TRL generation batch: for every draft that is passed on, the prompt is
-(question, draft, guiding phrase), H corrections are sampled, and the advantage is relative to those H. The policy is trained on the sum
+Layer 1 is TRL's GRPO, untouched. Layer 2 is one more ordinary TRL generation batch: for every draft that is passed on,
+the prompt is (question, draft, guiding phrase), H corrections are sampled, and the advantage is relative to those H.
+The policy is trained on the sum
 
     loss = w_1 L_GRPO(questions) + w_2 L_GRPO(questions + drafts + phrases) [+ w_3 ...]
 
-with both terms at the same policy and in the same optimizer step. The layers are never concatenated: each keeps its own padding and its own
-normalisation. No body of TRL is copied; every override calls `super()`.
+with both terms at the same policy and in the same optimizer step. The layers are never concatenated: each keeps its own
+padding and its own normalisation. No body of TRL is copied; every override calls `super()`.
 
 How this departs from the paper, as far as the paper is known:
 1. The paper does not say whether the layers are trained in one step or in turn; we take one joint step.
-2. Its "dynamic verification" seems to drop failed corrections. With a group baseline the successes alone have zero advantage, so all H are kept.
-3. Which drafts are passed on is not known; we take `drafts_per_prompt` of the G at random, right and wrong alike, without a hint which.
+2. Its "dynamic verification" seems to drop failed corrections. With a group baseline the successes alone have zero
+   advantage, so all H are kept.
+3. Which drafts are passed on is not known; we take `drafts_per_prompt` of the G at random, right and wrong alike,
+   without a hint which.
 4. The layer-2 template is known only in structure (see `mgrpo_lib.prompts`).
 """
 
@@ -30,29 +33,45 @@ from mgrpo_lib.prompts import PHRASES, correction_ids, correction_prompt, guidan
 
 @dataclass
 class MGRPOConfig(GRPOConfig):
-    """A `GRPOConfig` and the correction layers. Every number below that TRL would default is written out, with its source.
+    """A `GRPOConfig` and the correction layers. Every number below that TRL would default is written out, with its
+    source.
 
-    "Second-hand" is the configuration file of a third party that followed the paper; "the paper does not say" means that no source we could
-    read names a value.
+    "Second-hand" is the configuration file of a third party that followed the paper; "the paper does not say" means
+    that no source we could read names a value.
 
     Raises:
         ValueError: a combination that cannot train, with what to change.
     """
 
     # ---- the correction layers
-    num_layers: int = field(default=2, metadata={"help": "1 is plain GRPO; 2 is the paper's MGRPO; more correct the corrections."})
+    num_layers: int = field(
+        default=2, metadata={"help": "1 is plain GRPO; 2 is the paper's MGRPO; more correct the corrections."}
+    )
     num_corrections: int = field(
-        default=4, metadata={"help": "H: corrections sampled per draft, the group of layer 2. The paper does not say; 4 makes 2 drafts x 4 = G."}
+        default=4,
+        metadata={
+            "help": "H: corrections sampled per draft, the group of layer 2. The paper does not say; 4 makes 2 drafts x 4 = G."
+        },
     )
     drafts_per_prompt: int | None = field(
-        default=2, metadata={"help": "Drafts of each question that are passed on, drawn at random; None: all G. The paper does not say."}
+        default=2,
+        metadata={
+            "help": "Drafts of each question that are passed on, drawn at random; None: all G. The paper does not say."
+        },
     )
-    layer_weights: list[float] = field(default_factory=lambda: [1.0, 1.0], metadata={"help": "Weight of each layer's loss. The paper does not say; 1 each."})
+    layer_weights: list[float] = field(
+        default_factory=lambda: [1.0, 1.0],
+        metadata={"help": "Weight of each layer's loss. The paper does not say; 1 each."},
+    )
     phrases: list[str] = field(
-        default_factory=lambda: list(PHRASES), metadata={"help": "Guiding phrases; one is drawn for each draft. Second-hand, two sources."}
+        default_factory=lambda: list(PHRASES),
+        metadata={"help": "Guiding phrases; one is drawn for each draft. Second-hand, two sources."},
     )
     max_generated_tokens: int | None = field(
-        default=None, metadata={"help": "Stop at the step nearest to this many generated tokens, all layers counted. None: by max_steps alone."}
+        default=None,
+        metadata={
+            "help": "Stop at the step nearest to this many generated tokens, all layers counted. None: by max_steps alone."
+        },
     )
 
     # ---- the paper's objective (its layer-1 equation: 1/|o_i|, symmetric clip, KL inside the loss)
@@ -74,8 +93,10 @@ class MGRPOConfig(GRPOConfig):
     temperature: float = 1.0  # the paper does not say; on-policy sampling needs 1
     top_p: float = 1.0  # the same
     top_k: int = 0  # the same
-    max_completion_length: int | None = 512  # the paper's 8196 exceeds its base model's context of 4,096 tokens; set by profile
-    disable_dropout: bool = True  # TRL samples in train mode: with dropout the sampler would be another policy than the one trained
+    # the paper's 8196 exceeds its base model's context of 4,096 tokens; set by profile
+    max_completion_length: int | None = 512
+    # TRL samples in train mode: with dropout the sampler would be another policy than the one trained
+    disable_dropout: bool = True
     report_to: str | list[str] = "none"  # never prompts for an account
 
     def __post_init__(self):
@@ -89,11 +110,15 @@ class MGRPOConfig(GRPOConfig):
                 f"num_corrections is {self.num_corrections}: with a single correction per draft the group-relative advantage is always zero; use 2 or more"
             )
         if len(self.layer_weights) != self.num_layers:
-            raise ValueError(f"layer_weights has {len(self.layer_weights)} entries for {self.num_layers} layers; give one weight per layer")
+            raise ValueError(
+                f"layer_weights has {len(self.layer_weights)} entries for {self.num_layers} layers; give one weight per layer"
+            )
         if not self.phrases:
             raise ValueError("phrases is empty; give at least one guiding phrase")
         if self.drafts_per_prompt is not None and not 1 <= self.drafts_per_prompt <= self.num_generations:
-            raise ValueError(f"drafts_per_prompt is {self.drafts_per_prompt}; use 1 to num_generations ({self.num_generations}), or None for all")
+            raise ValueError(
+                f"drafts_per_prompt is {self.drafts_per_prompt}; use 1 to num_generations ({self.num_generations}), or None for all"
+            )
         rows = self.per_device_train_batch_size * self.steps_per_generation
         if rows % self.num_generations:
             raise ValueError(
@@ -107,7 +132,9 @@ class MGRPOConfig(GRPOConfig):
                 "micro-batches; change drafts_per_prompt or num_corrections"
             )
         if self.use_adaptive_entropy:
-            raise ValueError("use_adaptive_entropy changes its coefficient at every loss call and would count each layer as a step; switch it off")
+            raise ValueError(
+                "use_adaptive_entropy changes its coefficient at every loss call and would count each layer as a step; switch it off"
+            )
 
 
 @dataclass
@@ -127,9 +154,10 @@ class MGRPOTrainer(GRPOTrainer):
 
     With ``num_layers=1``, or with weight 0 on every later layer, it trains bit for bit as `GRPOTrainer` does.
 
-    Logged beside TRL's metrics: ``layer2/...`` (TRL's own for the second layer), ``layer2/accuracy`` (share of corrections with reward above 0.5),
-    ``layer2/fixed`` and ``layer2/broken`` (share of corrections that turned a wrong draft right, a right draft wrong),
-    ``layer2/copied`` (share that repeat the draft to the letter), ``generated_tokens`` (all layers, all processes, since the start).
+    Logged beside TRL's metrics: ``layer2/...`` (TRL's own for the second layer), ``layer2/accuracy`` (share of
+    corrections with reward above 0.5), ``layer2/fixed`` and ``layer2/broken`` (share of corrections that turned a wrong
+    draft right, a right draft wrong), ``layer2/copied`` (share that repeat the draft to the letter),
+    ``generated_tokens`` (all layers, all processes, since the start).
     """
 
     _name = "MGRPO"
@@ -146,7 +174,9 @@ class MGRPOTrainer(GRPOTrainer):
         if self.args.num_layers > 1:  # room for the later layers in the table of completions
             size = self._logs["prompt"].maxlen * (self.args.num_layers + 1) * self.args.num_corrections
             for key, value in self._logs.items():
-                self._logs[key] = defaultdict(lambda: deque(maxlen=size)) if isinstance(value, defaultdict) else deque(maxlen=size)
+                self._logs[key] = (
+                    defaultdict(lambda: deque(maxlen=size)) if isinstance(value, defaultdict) else deque(maxlen=size)
+                )
 
     # ------------------------------------------------------------------------------------------ overrides of TRL
     def _tokenize_prompts(self, prompts):
@@ -159,7 +189,8 @@ class MGRPOTrainer(GRPOTrainer):
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         if self.args.num_layers > 1:
             self._log_completion_extra("layer", [self._layer] * len(prompts))
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # (rows of all processes, functions)
+        # (rows of all processes, functions)
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         first = self.accelerator.process_index * len(prompts)
         own = (rewards * self.reward_weights.to(rewards.device)).nansum(1)[first : first + len(prompts)]
         self._rollouts = Rollouts(inputs, prompts, self._prompt_ids, completions, completion_ids_list, own)
@@ -205,7 +236,9 @@ class MGRPOTrainer(GRPOTrainer):
 
     # ------------------------------------------------------------------------------------------ a correction layer
     def _correct(self, layer: int) -> dict[str, torch.Tensor]:
-        """Samples and scores H corrections of each chosen draft of the layer before: a TRL batch of (drafts * H) rows, groups contiguous."""
+        """Samples and scores H corrections of each chosen draft of the layer before: a TRL batch of (drafts * H) rows,
+        groups contiguous.
+        """
         drafts, copies = self._rollouts, self.args.num_corrections
         rng = random.Random(self._seed(layer, "choice"))
         chosen = list(range(len(drafts.prompts)))
@@ -227,7 +260,9 @@ class MGRPOTrainer(GRPOTrainer):
 
     @contextmanager
     def _generating(self, layer: int, prompt_ids: list[list[int]]):
-        """TRL as layer `layer` needs it: groups of H, given prompt tokens, metrics of its own, and random numbers that leave layer 1's alone."""
+        """TRL as layer `layer` needs it: groups of H, given prompt tokens, metrics of its own, and random numbers that
+        leave layer 1's alone.
+        """
         saved = self._layer, self.num_generations, self.num_generations_eval
         self._layer, self._prompt_ids = layer, prompt_ids
         self.num_generations = self.num_generations_eval = self.args.num_corrections
@@ -257,19 +292,27 @@ class MGRPOTrainer(GRPOTrainer):
     def _log_transitions(self, layer: int, drafts: Rollouts, parents: list[int], corrections: Rollouts) -> None:
         before, after = drafts.rewards[parents] > 0.5, corrections.rewards > 0.5
         copied = [drafts.completions[i] == text for i, text in zip(parents, corrections.completions, strict=True)]
-        shares = torch.stack([after, after & ~before, before & ~after, torch.tensor(copied, device=after.device)], 1).float()
+        shares = torch.stack(
+            [after, after & ~before, before & ~after, torch.tensor(copied, device=after.device)], 1
+        ).float()
         metrics = self._metrics["train" if self.model.training else "eval"]
-        for name, share in zip(("accuracy", "fixed", "broken", "copied"), self.accelerator.gather(shares).mean(0).tolist(), strict=True):
+        for name, share in zip(
+            ("accuracy", "fixed", "broken", "copied"), self.accelerator.gather(shares).mean(0).tolist(), strict=True
+        ):
             metrics[f"layer{layer}/{name}"].append(share)
 
     def _split(self, batch: dict[str, torch.Tensor], slices: int) -> list[dict[str, torch.Tensor]]:
         """Cuts a layer into as many micro-batches as TRL cuts layer 1, rows in random order."""
-        order = torch.randperm(len(batch["advantages"]), generator=torch.Generator().manual_seed(self._seed(0, "split")))
+        order = torch.randperm(
+            len(batch["advantages"]), generator=torch.Generator().manual_seed(self._seed(0, "split"))
+        )
         parts = order.to(self.accelerator.device).chunk(slices)
         return [{key: value if value.ndim == 0 else value[part] for key, value in batch.items()} for part in parts]
 
     def _seed(self, layer: int, purpose: str) -> int:
-        """A seed that depends only on where in the run we are, so that a resumed run draws what the whole one would have drawn."""
+        """A seed that depends only on where in the run we are, so that a resumed run draws what the whole one would
+        have drawn.
+        """
         place = f"{self.args.seed}|{self._draw_key}|{self._draw}|{self.accelerator.process_index}|{layer}|{purpose}"
         return int.from_bytes(hashlib.blake2b(place.encode(), digest_size=7).digest(), "big")
 

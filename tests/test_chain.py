@@ -1,4 +1,6 @@
-"""The whole chain in small, as a user runs it: `python -m mgrpo_lib reproduce --profile smoke`, then the same again, then other settings."""
+"""The whole chain in small, as a user runs it: `python -m mgrpo_lib reproduce --profile smoke`, then the same again,
+then other settings.
+"""
 
 import json
 import os
@@ -15,7 +17,9 @@ from mgrpo_lib.runner import plan
 
 
 def call(*arguments: str, timeout: int = 600) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "mgrpo_lib", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(
+        [sys.executable, "-m", "mgrpo_lib", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +62,16 @@ def test_summary_is_what_the_records_say(out, summary, cfg):
     """An independent few lines from the records to the table's numbers."""
     for row in summary["rows"]:
         name = "base" if row["arm"] == "base" else f"{row['arm']}-seed0"
-        lines = [json.loads(line) for line in (out / "results" / "smoke" / "records" / f"{name}.jsonl").read_text().splitlines()]
+        lines = [
+            json.loads(line)
+            for line in (out / "results" / "smoke" / "records" / f"{name}.jsonl").read_text().splitlines()
+        ]
         own = [line for line in lines if line["benchmark"] == row["benchmark"]]
         assert len(own) == row["n"] == len({line["id"] for line in own})
         assert row["acc_t1"] == pytest.approx(sum(line["correct_1"] for line in own) / len(own))
-        assert row["i_to_c"] == pytest.approx(sum(line["correct_2"] and not line["correct_1"] for line in own) / len(own))
+        assert row["i_to_c"] == pytest.approx(
+            sum(line["correct_2"] and not line["correct_1"] for line in own) / len(own)
+        )
         for line in own:
             for k in (1, 2):
                 assert line[f"correct_{k}"] == (line[f"answer_{k}"] == line["gold"])
@@ -126,13 +135,22 @@ def test_a_second_call_does_nothing_and_says_so(out, cfg):
 
 
 def test_a_changed_parameter_never_reuses_an_old_result(out):
-    jobs = {job.name: job for job in plan(load_config("smoke", arm="base", output_root=str(out), learning_rate=0.5), {})}
+    jobs = {
+        job.name: job for job in plan(load_config("smoke", arm="base", output_root=str(out), learning_rate=0.5), {})
+    }
     assert jobs["02_base_model"].done() and jobs["05_base"].done()
-    # the NF4 arm names its own learning rate: it does not depend on the changed one ... unless the user's word comes last
+    # the NF4 arm names its own learning rate: it does not depend on the changed one ... unless the user's word comes
+    # last
     stale = [name for name, job in jobs.items() if not job.done()]
     assert {"04_mgrpo-seed0", "03_grpo-seed0", "03_grpo_matched-seed0", "05_mgrpo-seed0", "06_figures"} <= set(stale)
     more = plan(load_config("smoke", arm="base", output_root=str(out), test_problems=21), {})
-    assert [job.name for job in more if job.done()] == ["02_base_model", "04_mgrpo-seed0", "03_grpo-seed0", "04_mgrpo_nf4-seed0", "03_grpo_matched-seed0"]
+    assert [job.name for job in more if job.done()] == [
+        "02_base_model",
+        "04_mgrpo-seed0",
+        "03_grpo-seed0",
+        "04_mgrpo_nf4-seed0",
+        "03_grpo_matched-seed0",
+    ]
 
 
 def test_figures_are_redrawn_without_torch(out):

@@ -20,7 +20,9 @@ def test_every_arm_of_every_profile_resolves(profile):
 def test_arms_differ_only_in_what_the_profile_says():
     cfg = load_config("cpu", arm="base")
     mgrpo, matched = (cfg.of_arm(arm).settings(TrainSettings) for arm in ("mgrpo", "grpo_matched"))
-    assert {name for name in mgrpo if mgrpo[name] != matched[name]} == set(cfg.arms["grpo_matched"]) - set(cfg.arms["mgrpo"])
+    assert {name for name in mgrpo if mgrpo[name] != matched[name]} == set(cfg.arms["grpo_matched"]) - set(
+        cfg.arms["mgrpo"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,12 @@ def test_notebook_parameters_are_read_from_both_cells_and_nothing_else():
     cfg = from_notebook({"In": ["", "import this", declared, injected, "cfg = from_notebook(globals())"], **names})
     assert (cfg.profile, cfg.seed, cfg.learning_rate) == ("smoke", 4, 0.5)
     # a later cell may use any name; the configuration can be read again
-    assert from_notebook({"In": ["", declared, injected, "cfg = 1", "rows = [1, 2]", "cfg = from_notebook(globals())"], **names}) == cfg
+    assert (
+        from_notebook(
+            {"In": ["", declared, injected, "cfg = 1", "rows = [1, 2]", "cfg = from_notebook(globals())"], **names}
+        )
+        == cfg
+    )
 
 
 def test_notebook_with_a_misspelt_parameter_stops():

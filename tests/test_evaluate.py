@@ -54,7 +54,9 @@ def test_second_attempt_is_paired_with_its_own_draft(model, saved_tokenizer, mon
 
 
 def test_greedy_completions_do_not_depend_on_their_batch(model, saved_tokenizer):
-    prompts = saved_tokenizer([first_prompt(p["question"], "miniature") for p in validation_problems(CFG)[:12]], add_special_tokens=False)["input_ids"]
+    prompts = saved_tokenizer(
+        [first_prompt(p["question"], "miniature") for p in validation_problems(CFG)[:12]], add_special_tokens=False
+    )["input_ids"]
     together = evaluate.generate(model, saved_tokenizer, prompts, 32, 12)
     assert together == evaluate.generate(model, saved_tokenizer, prompts, 32, 1)
     assert all(saved_tokenizer.eos_token_id not in completion[:-1] for completion in together)
@@ -70,6 +72,9 @@ def test_corrections_in_text_and_in_messages():
     assert correction_prompt("Q", "draft", PHRASES[1]) == "Qdraft\nWait, let me double-check that.\n"
     chat = first_prompt("What is 2+2?", "chat")
     longer = correction_prompt(chat, [{"role": "assistant", "content": "5"}], PHRASES[1])
-    assert longer[:-1] == chat and longer[-1] == {"role": "assistant", "content": "5\nWait, let me double-check that.\n"}
+    assert longer[:-1] == chat and longer[-1] == {
+        "role": "assistant",
+        "content": "5\nWait, let me double-check that.\n",
+    }
     with pytest.raises(ValueError, match="unknown prompt template"):
         first_prompt("?", "plain")

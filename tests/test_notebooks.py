@@ -1,4 +1,6 @@
-"""The notebook contract: parameters that papermill really sees, strict, no code that belongs into the library, clean sources."""
+"""The notebook contract: parameters that papermill really sees, strict, no code that belongs into the library, clean
+sources.
+"""
 
 import ast
 import json
@@ -42,7 +44,9 @@ def test_source_is_clean(path):
             assert len([line for line in cell.source.splitlines() if line.strip()]) <= 25
             assert not re.search(BANNED, cell.source)
             kinds = (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.AsyncFunctionDef)
-            assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(cell.source))), "definitions belong into mgrpo_lib"
+            assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(cell.source))), (
+                "definitions belong into mgrpo_lib"
+            )
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -52,7 +56,9 @@ def test_parameters_cell(path):
     assert tagged == [1], "one tagged cell, right after the imports"
     text = source(cells[1])
     assert text.startswith("# Parameters\n"), "from_notebook finds the cell by its first line"
-    assigned = [node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    assigned = [
+        node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    ]
     assert set(papermill.inspect_notebook(str(path))) == set(assigned), "papermill does not see a parameter"
     assert set(assigned) <= set(Config.model_fields)
     assert {"profile", "output_root"} <= set(assigned)
@@ -118,5 +124,7 @@ def test_links_of_notebooks_and_readme_exist():
     texts = {path: "\n".join(source(cell) for cell in json.loads(path.read_text())["cells"]) for path in PATHS}
     texts[ROOT / "README.md"] = (ROOT / "README.md").read_text(encoding="utf-8")
     for path, text in texts.items():
-        for target in re.findall(r"\]\((?!https?://|#)([^)]+)\)", text) + re.findall(r"`((?:mgrpo_lib|profiles|tests|tools)/[\w./]+)`", text):
+        for target in re.findall(r"\]\((?!https?://|#)([^)]+)\)", text) + re.findall(
+            r"`((?:mgrpo_lib|profiles|tests|tools)/[\w./]+)`", text
+        ):
             assert (ROOT / target).exists(), f"{path.name} names {target}, which does not exist"

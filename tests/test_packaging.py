@@ -1,4 +1,6 @@
-"""Lock, ranges and conda environment agree; the set-up script names the mend for what is missing; nothing names a host or a machine."""
+"""Lock, ranges and conda environment agree; the set-up script names the mend for what is missing; nothing names a host
+or a machine.
+"""
 
 import os
 import re
@@ -20,7 +22,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 def locked() -> dict[str, str]:
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", pin) for pin in pins), "one exact pin a line, no hosts, no build tags"
+    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.]+", pin) for pin in pins), (
+        "one exact pin a line, no hosts, no build tags"
+    )
     return dict(pin.split("==") for pin in pins)
 
 
@@ -37,7 +41,9 @@ def test_conda_environment_installs_the_lock_on_the_same_pythons():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     assert "-r requirements.lock" in pip and "-e ." in pip
-    python = next(entry for entry in environment["dependencies"] if isinstance(entry, str) and entry.startswith("python"))
+    python = next(
+        entry for entry in environment["dependencies"] if isinstance(entry, str) and entry.startswith("python")
+    )
     assert SpecifierSet(python.removeprefix("python")) == SpecifierSet(PROJECT["requires-python"])
     for version in ("3.11", "3.12"):
         assert Version(version) in SpecifierSet(PROJECT["requires-python"])
@@ -55,7 +61,9 @@ def setup(tmp_path, path: str, **environment) -> subprocess.CompletedProcess:
     shutil.copy(ROOT / "tools" / "setup.sh", tmp_path / "tools" / "setup.sh")
     full = {**os.environ, "PATH": path, **environment}
     full.pop("PYTHON", None) if "PYTHON" not in environment else None
-    return subprocess.run(["/bin/sh", str(tmp_path / "tools" / "setup.sh")], env=full, capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        ["/bin/sh", str(tmp_path / "tools" / "setup.sh")], env=full, capture_output=True, text=True, timeout=60
+    )
 
 
 def fake_python(folder, body: str) -> str:
@@ -69,7 +77,11 @@ def fake_python(folder, body: str) -> str:
 @pytest.mark.parametrize(
     ("body", "environment", "message"),
     [
-        ('case "$*" in *version*) echo "Python 3.9.2";; *) exit 1;; esac', {}, "Python 3.11 or 3.12 is needed, found: Python 3.9.2"),
+        (
+            'case "$*" in *version*) echo "Python 3.9.2";; *) exit 1;; esac',
+            {},
+            "Python 3.11 or 3.12 is needed, found: Python 3.9.2",
+        ),
         ("exit 0", {"PYTHON": "/no/such/python"}, "found: /no/such/python"),
         ('case "$*" in *ensurepip*) exit 1;; *) exit 0;; esac', {}, "no venv module. Install it"),
         ("exit 0", {"MGRPO_SETUP_GB": "99999999"}, "99999999 are needed. Free some"),

@@ -15,7 +15,9 @@ def summary():
 
 
 def test_made_by_this_code_with_these_parameters(summary):
-    assert summary["environment"]["code_version"] == store.code_version(), "the experiment's code changed: make reproduce PROFILE=cpu, and commit"
+    assert summary["environment"]["code_version"] == store.code_version(), (
+        "the experiment's code changed: make reproduce PROFILE=cpu, and commit"
+    )
     assert summary["key"] == store.summary_key(CFG)
     for run in store.all_runs(CFG):
         manifest = store.read_json(run.run_folder / "run.json")
@@ -27,7 +29,7 @@ def test_tables_and_readme_are_generated_from_it(summary, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
     assert "<!-- results -->" in readme.read_text(encoding="utf-8")
-    assert not report.update_readme(summary, readme), "README is not up to date: make figures PROFILE=cpu"
+    assert not report.update_readme(CFG, readme), "README is not up to date: make figures PROFILE=cpu"
     for name, table in report.TABLES.items():
         assert (SUMMARY.parent / f"{name}.md").read_text(encoding="utf-8") == report.markdown(table(summary))
 

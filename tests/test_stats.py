@@ -41,7 +41,9 @@ def test_bootstrap_feels_the_seeds():
 def test_bootstrap_covers_over_problems():
     """Of 300 simulated experiments with one seed, about 95% of the intervals hold the truth."""
     rng = np.random.default_rng(2)
-    hits = [low <= 0.7 <= high for low, high in (bootstrap(rng.random(200) < 0.7, draws=400, seed=i) for i in range(300))]
+    hits = [
+        low <= 0.7 <= high for low, high in (bootstrap(rng.random(200) < 0.7, draws=400, seed=i) for i in range(300))
+    ]
     assert 0.91 <= np.mean(hits) <= 0.98
 
 

@@ -1,4 +1,6 @@
-"""The trainer against TRL's: one layer is TRL's GRPO bit for bit, a layer of weight 0 leaves no trace, layer 2 is TRL's GRPO on the built prompts."""
+"""The trainer against TRL's: one layer is TRL's GRPO bit for bit, a layer of weight 0 leaves no trace, layer 2 is TRL's
+GRPO on the built prompts.
+"""
 
 import copy
 import random
@@ -59,24 +61,45 @@ def parity_reward(completions, **kwargs):
 
 def build(trainer_class, config_class, folder, tmp_path, reward=parity_reward, **options):
     options = {**COMMON, "loss_type": "grpo", **options}
-    lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM") if options.pop("lora", False) else None
+    lora = (
+        LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+        if options.pop("lora", False)
+        else None
+    )
     torch.manual_seed(0)
     rows = miniature.problems("train", "train", 16)
     return trainer_class(
         model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
         reward_funcs=reward,
         args=config_class(output_dir=str(tmp_path), **options),
-        train_dataset=Dataset.from_list([{"prompt": f"<q>{row['question']}<a>", "answer": row["answer"]} for row in rows]),
+        train_dataset=Dataset.from_list(
+            [{"prompt": f"<q>{row['question']}<a>", "answer": row["answer"]} for row in rows]
+        ),
         processing_class=AutoTokenizer.from_pretrained(folder, padding_side="left"),
         peft_config=lora,
     )
+
+
+def chat(trainer_class, config_class, folder, tmp_path, **options):
+    """The same in conversations: a chat template that writes the miniature's prompt."""
+    trainer = build(trainer_class, config_class, folder, tmp_path, **options)
+    trainer.processing_class.chat_template = (
+        "{% for m in messages %}{{ '<q>' + m['content'] + '<a>' if m['role'] == 'user' else m['content'] }}{% endfor %}"
+    )
+    rows = miniature.problems("train", "train", 16)
+    trainer.train_dataset = Dataset.from_list(
+        [{"prompt": [{"role": "user", "content": row["question"]}], "answer": row["answer"]} for row in rows]
+    )
+    return trainer
 
 
 def trained_weights(trainer) -> dict[str, torch.Tensor]:
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train()
     after = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    assert any(not torch.equal(before[name], after[name]) for name in after), "training moved nothing, the comparison would be empty"
+    assert any(not torch.equal(before[name], after[name]) for name in after), (
+        "training moved nothing, the comparison would be empty"
+    )
     return after
 
 
@@ -94,6 +117,16 @@ def test_one_layer_and_weight_zero_equal_trl_bit_for_bit(variant, model_folder, 
     layers = {"num_layers": 2, "layer_weights": [1.0, 0.0], "num_corrections": 2, "drafts_per_prompt": 2}
     weight_zero = trained_weights(build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, **layers, **options))
     assert differing(expected, weight_zero) == []
+
+
+def test_conversations_equal_trl_and_text(model_folder, tmp_path):
+    options = {"reward": lambda completions, **kwargs: parity_reward([c[0]["content"] for c in completions])}
+    expected = trained_weights(chat(GRPOTrainer, GRPOConfig, model_folder, tmp_path, **options))
+    one_layer = trained_weights(chat(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_layers=1, **options))
+    assert differing(expected, one_layer) == []
+    two_layers = chat(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_corrections=2, **options)
+    plain_text = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_corrections=2)
+    assert differing(trained_weights(two_layers), trained_weights(plain_text)) == [], "same tokens, same training"
 
 
 def test_second_layer_changes_the_update(model_folder, tmp_path):
@@ -139,7 +172,9 @@ def test_layer_2_prompts_are_question_draft_phrase_token_for_token(recorded):
     ]
     assert all(prompt in possible for prompt in prompts)
     groups = [prompts[i : i + 4] for i in range(0, len(prompts), 4)]
-    assert all(all(prompt == group[0] for prompt in group) for group in groups), "a group must share one draft and one phrase"
+    assert all(all(prompt == group[0] for prompt in group) for group in groups), (
+        "a group must share one draft and one phrase"
+    )
     assert len({str(group[0]) for group in groups}) > 1
 
 
@@ -152,7 +187,10 @@ def test_layer_2_batch_and_loss_equal_trl_on_the_built_prompts(recorded, model_f
     # the same tokens: a garbled draft may not survive decoding and tokenising, which is why the trainer does neither
     plain._tokenize_prompts = lambda prompts: (corrections.prompt_ids, None, {})
     torch.manual_seed(recorded.sampling_seed)
-    rows = [{"prompt": text, "answer": row["answer"]} for text, row in zip(corrections.prompts, corrections.inputs, strict=True)]
+    rows = [
+        {"prompt": text, "answer": row["answer"]}
+        for text, row in zip(corrections.prompts, corrections.inputs, strict=True)
+    ]
     theirs = plain._generate_and_score_completions(rows)
     for key in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "advantages", "num_items_in_batch"):
         assert torch.equal(ours[key], theirs[key]), key
@@ -165,7 +203,9 @@ def test_layer_2_batch_and_loss_equal_trl_on_the_built_prompts(recorded, model_f
 def test_advantages_are_relative_to_the_corrections_of_one_draft(recorded):
     rewards = recorded.corrections.rewards.view(-1, 4)
     expected = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
-    torch.testing.assert_close(recorded._correction_batches[0]["advantages"].view(-1, 4), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        recorded._correction_batches[0]["advantages"].view(-1, 4), expected, rtol=1e-5, atol=1e-6
+    )
 
 
 def gradient(trainer, inputs, weights) -> torch.Tensor:
@@ -194,7 +234,9 @@ def test_accumulation_slices_leave_the_gradient(recorded):
     assert sorted(len(part["advantages"]) for part in parts) == [4, 4, 4, 4]
     for part in parts:
         (loss(recorded, recorded.model, part) / 4).backward()
-    torch.testing.assert_close(torch.cat([p.grad.flatten() for p in recorded.model.parameters()]), expected, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(
+        torch.cat([p.grad.flatten() for p in recorded.model.parameters()]), expected, rtol=1e-3, atol=1e-6
+    )
 
 
 def test_metrics_of_the_layers_do_not_mix_and_tokens_are_counted(model_folder, tmp_path):
@@ -224,14 +266,22 @@ def test_token_budget_stops_at_the_nearest_step(model_folder, tmp_path):
     free.train()
     counts = [entry["generated_tokens"] for entry in free.state.log_history if "reward" in entry]
     budget = int(counts[3]) + 5
-    bounded = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_layers=1, max_steps=6, max_generated_tokens=budget)
+    bounded = build(
+        MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_layers=1, max_steps=6, max_generated_tokens=budget
+    )
     bounded.train()
     assert bounded.state.global_step == 4
     assert bounded.generated_tokens == counts[3]
 
 
 def test_three_layers_run_and_correct_the_corrections(model_folder, tmp_path):
-    options = {"num_layers": 3, "layer_weights": [1.0, 1.0, 1.0], "num_corrections": 2, "drafts_per_prompt": 1, "max_steps": 1}
+    options = {
+        "num_layers": 3,
+        "layer_weights": [1.0, 1.0, 1.0],
+        "num_corrections": 2,
+        "drafts_per_prompt": 1,
+        "max_steps": 1,
+    }
     trainer = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, **options)
     trainer.train()
     log = next(entry for entry in trainer.state.log_history if "reward" in entry)
@@ -240,7 +290,15 @@ def test_three_layers_run_and_correct_the_corrections(model_folder, tmp_path):
 
 
 def test_evaluation_runs_both_layers(model_folder, tmp_path):
-    trainer = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_corrections=2, num_generations_eval=2, per_device_eval_batch_size=4)
+    trainer = build(
+        MGRPOTrainer,
+        MGRPOConfig,
+        model_folder,
+        tmp_path,
+        num_corrections=2,
+        num_generations_eval=2,
+        per_device_eval_batch_size=4,
+    )
     scores = trainer.evaluate(eval_dataset=trainer.train_dataset.select(range(4)))
     assert "eval_reward" in scores and "eval_layer2/reward" in scores
     assert trainer.generated_tokens == 0, "evaluation must not be counted as training"
@@ -262,8 +320,14 @@ def test_nf4_adapter_is_float32_and_training_after_evaluation_works(model_folder
     model = load_base(str(model_folder), load_in_4bit=True)
     packed = {name: p.detach().clone() for name, p in model.named_parameters() if p.dtype == torch.uint8}
     assert packed, "nothing was quantised"
-    args = MGRPOConfig(output_dir=str(tmp_path), **{**COMMON, "loss_type": "grpo", "num_corrections": 2, "max_steps": 2, "per_device_eval_batch_size": 4})
-    rows = [{"prompt": f"<q>{row['question']}<a>", "answer": row["answer"]} for row in miniature.problems("train", "train", 16)]
+    args = MGRPOConfig(
+        output_dir=str(tmp_path),
+        **{**COMMON, "loss_type": "grpo", "num_corrections": 2, "max_steps": 2, "per_device_eval_batch_size": 4},
+    )
+    rows = [
+        {"prompt": f"<q>{row['question']}<a>", "answer": row["answer"]}
+        for row in miniature.problems("train", "train", 16)
+    ]
     trainer = MGRPOTrainer(
         model=model,
         reward_funcs=parity_reward,
@@ -277,9 +341,13 @@ def test_nf4_adapter_is_float32_and_training_after_evaluation_works(model_folder
     assert {p.dtype for p in adapter.values()} == {torch.float32}
     trainer.evaluate(eval_dataset=trainer.train_dataset.select(range(4)))  # bitsandbytes would repack the weights here
     trainer.train()
-    moved = [name for name, p in trainer.model.named_parameters() if name in adapter and not torch.equal(p, adapter[name])]
+    moved = [
+        name for name, p in trainer.model.named_parameters() if name in adapter and not torch.equal(p, adapter[name])
+    ]
     assert any("lora_A" in name for name in moved) and any("lora_B" in name for name in moved)
-    now = {name.split("base_model.model.")[-1]: p for name, p in trainer.model.named_parameters() if p.dtype == torch.uint8}
+    now = {
+        name.split("base_model.model.")[-1]: p for name, p in trainer.model.named_parameters() if p.dtype == torch.uint8
+    }
     assert all(torch.equal(packed[name], now[name.replace(".base_layer", "")]) for name in packed if name in now)
 
 
@@ -291,7 +359,15 @@ def test_nf4_adapter_is_float32_and_training_after_evaluation_works(model_folder
         ({"phrases": []}, "at least one guiding phrase"),
         ({"drafts_per_prompt": 5}, "use 1 to num_generations"),
         ({"num_layers": 0}, "use 1"),
-        ({"per_device_train_batch_size": 2, "gradient_accumulation_steps": 8, "num_corrections": 3, "drafts_per_prompt": 1}, "change drafts_per_prompt"),
+        (
+            {
+                "per_device_train_batch_size": 2,
+                "gradient_accumulation_steps": 8,
+                "num_corrections": 3,
+                "drafts_per_prompt": 1,
+            },
+            "change drafts_per_prompt",
+        ),
     ],
 )
 def test_wrong_combinations_are_refused_with_the_mend(options, message, tmp_path):
@@ -301,8 +377,20 @@ def test_wrong_combinations_are_refused_with_the_mend(options, message, tmp_path
 
 def test_defaults_are_the_papers_form(tmp_path):
     config = MGRPOConfig(output_dir=str(tmp_path), bf16=False)
-    assert (config.loss_type, config.scale_rewards, config.beta, config.epsilon, config.epsilon_high) == ("grpo", "group", 0.001, 0.2, 0.2)
-    assert (config.num_layers, config.num_generations, config.use_bias_correction_kl, config.top_k, config.temperature) == (2, 8, False, 0, 1.0)
+    assert (config.loss_type, config.scale_rewards, config.beta, config.epsilon, config.epsilon_high) == (
+        "grpo",
+        "group",
+        0.001,
+        0.2,
+        0.2,
+    )
+    assert (
+        config.num_layers,
+        config.num_generations,
+        config.use_bias_correction_kl,
+        config.top_k,
+        config.temperature,
+    ) == (2, 8, False, 0, 1.0)
 
 
 def test_drafts_are_chosen_blind_and_within_their_group():
@@ -319,7 +407,13 @@ def test_drafts_are_chosen_blind_and_within_their_group():
 def test_every_override_exists_in_trl_with_the_same_signature():
     import inspect
 
-    for name in ("_tokenize_prompts", "_calculate_rewards", "_generate_and_score_completions", "_prepare_inputs", "_compute_loss"):
+    for name in (
+        "_tokenize_prompts",
+        "_calculate_rewards",
+        "_generate_and_score_completions",
+        "_prepare_inputs",
+        "_compute_loss",
+    ):
         assert hasattr(GRPOTrainer, name), f"TRL no longer has {name}; MGRPOTrainer overrides it"
         theirs, ours = (list(inspect.signature(vars(cls)[name]).parameters) for cls in (GRPOTrainer, MGRPOTrainer))
         assert theirs == ours, f"TRL changed the signature of {name}: {theirs}"

@@ -1,4 +1,6 @@
-"""Writes requirements.lock: every package in this environment with its exact version, without hosts and without build tags such as +cpu."""
+"""Writes requirements.lock: every package in this environment with its exact version, without hosts and without build
+tags such as +cpu.
+"""
 
 from importlib import metadata
 from pathlib import Path
