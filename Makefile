@@ -4,6 +4,7 @@ OUT ?=
 SEEDS ?=
 PARAMS ?=
 PYTHON ?=
+WORKERS ?=
 RUN = .venv/bin/python -m mgrpo_lib
 OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(PARAMS),--params "$(PARAMS)")
 STAMP = .venv/.ready
@@ -22,7 +23,7 @@ $(STAMP): requirements.lock pyproject.toml tools/setup.sh
 	@touch $@
 
 reproduce: $(STAMP)  ## run what is missing of the experiment and print its table
-	@$(RUN) reproduce $(OPTIONS)
+	@$(RUN) reproduce $(OPTIONS) $(if $(WORKERS),--workers $(WORKERS))
 
 test: $(STAMP)  ## all tests: units, invariants against TRL, notebooks, the whole chain in small
 	@.venv/bin/python -m pytest

@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-from mgrpo_lib.config import ConfigError, load_config, parse_assignments
-from mgrpo_lib.runner import hardware_profile, reproduce
+from mgrpo_lib.config import Config, ConfigError, parse_assignments
+from mgrpo_lib.runner import configuration, reproduce
 
 
 def main() -> int:
@@ -15,30 +15,26 @@ def main() -> int:
         help="run what is missing of an experiment, or redraw its tables and figures",
     )
     parser.add_argument("--profile", default="auto", help="a file in profiles/; auto: by hardware")
-    parser.add_argument("--out", default="", help="folder that results/ and figures/ go to; default: the repository")
+    parser.add_argument("--out", default="", help="folder of results/ and figures/; default: the repository")
     parser.add_argument("--seeds", default="", help="training seeds, such as 0,1,2")
     parser.add_argument("--params", default="", help="settings, such as 'learning_rate=2e-4 max_steps=50'")
     parser.add_argument("--workers", type=int, help="notebooks at a time; default: one for each core")
     arguments = parser.parse_args()
+    where = {"seeds": arguments.seeds, "out": arguments.out}
     try:
-        overrides = parse_assignments(arguments.params)
-        if arguments.seeds:
-            overrides |= parse_assignments(f"seeds=[{arguments.seeds}]")
-        if arguments.out:
-            overrides["output_root"] = arguments.out
+        settings = parse_assignments(arguments.params)
         if arguments.command == "reproduce":
-            return reproduce(arguments.profile, workers=arguments.workers, **overrides)
-        return redraw(hardware_profile() if arguments.profile == "auto" else arguments.profile, **overrides)
+            return reproduce(arguments.profile, settings, workers=arguments.workers, **where)
+        return redraw(configuration(arguments.profile, settings, **where))
     except (ConfigError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def redraw(profile: str, **overrides) -> int:
+def redraw(cfg: Config) -> int:
     """Tables, figures and, for the reference run, README's results."""
     from mgrpo_lib import figures, report  # matplotlib and pandas
 
-    cfg = load_config(profile, arm="base", **overrides)
     report.summarise(cfg)
     for path in figures.draw_all(cfg):
         print(path)

@@ -8,10 +8,12 @@ import ast
 import contextlib
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from mgrpo_lib.miniature import BENCHMARKS
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: profiles, notebooks, and the default place of results
 
@@ -40,9 +42,7 @@ class TrainSettings(_Settings):
 
     num_layers: int = Field(2, ge=1, description="1: GRPO; 2: MGRPO")
     num_generations: int = Field(8, ge=2, description="G: responses a question")
-    drafts_per_prompt: int | None = Field(
-        2, ge=1, description="drafts of each question passed on to layer 2; null: all G"
-    )
+    drafts_per_prompt: int = Field(2, ge=0, description="drafts of each question passed on to layer 2; 0: all G")
     num_corrections: int = Field(4, ge=2, description="H: corrections a draft")
     layer_weights: list[float] = Field([1.0, 1.0], description="weight of each layer's loss")
     prompts_per_step: int = Field(16, ge=1, description="questions an optimizer step")
@@ -56,7 +56,9 @@ class TrainSettings(_Settings):
     learning_rate: float = Field(5e-7, gt=0, description="Adam's learning rate, constant")
     beta: float = Field(0.001, ge=0, description="weight of the KL term; 0: no reference model")
     epsilon: float = Field(0.2, gt=0, description="clip range of the ratio")
-    loss_type: str = Field("grpo", description="TRL's loss normalisation: grpo is the paper's equation")
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo"] = Field(
+        "grpo", description="TRL's loss normalisation: grpo is the equation that the paper is said to have"
+    )
     temperature: float = Field(1.0, gt=0, description="sampling temperature in training")
     max_completion_length: int = Field(64, ge=1, description="tokens of one attempt, at most; in training and at test")
     lora_rank: int = Field(
@@ -67,7 +69,7 @@ class TrainSettings(_Settings):
         False, description="recompute activations in the backward pass: less memory, more time"
     )
     load_in_4bit: bool = Field(False, description="NF4 base weights through bitsandbytes; needs lora_rank > 0")
-    train_data: str = Field("miniature", description="name of the training set")
+    train_data: Literal["miniature"] = Field("miniature", description="name of the training set")
     train_problems: int = Field(4000, ge=1, description="questions in the training set")
 
 
@@ -126,7 +128,7 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
         """The same experiment with another arm (and seed)."""
         return load_config(self.profile, **{**self._overrides, "arm": arm, "seed": self.seed if seed is None else seed})
 
-    _overrides: dict[str, Any] = {}
+    _overrides: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def settings(self, stage: type[_Settings]) -> dict[str, Any]:
         """The settings of one stage, as plain data."""
@@ -159,6 +161,10 @@ def load_config(profile: str, **overrides: Any) -> Config:
     text = (ROOT / "profiles" / f"{profile}.yaml").read_text(encoding="utf-8")
     base = yaml.safe_load(text)
     overrides = {name: value for name, value in overrides.items() if value is not None}
+    if "match_tokens_of" in overrides:
+        raise ConfigError(
+            "match_tokens_of belongs into an arm's line of the profile; given for all arms they would wait for each other"
+        )
     _check_names(base, f"profiles/{profile}.yaml")
     _check_names(overrides, "parameters")
     arms = overrides.get("arms", base.get("arms", {}))
@@ -176,7 +182,7 @@ def load_config(profile: str, **overrides: Any) -> Config:
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(e) for e in error.errors())) from None
     _check_sense(cfg)
-    object.__setattr__(cfg, "_overrides", {k: v for k, v in overrides.items() if k not in ("arm", "seed")})
+    cfg._overrides = {name: value for name, value in overrides.items() if name not in ("arm", "seed")}
     return cfg
 
 
@@ -207,9 +213,9 @@ def _check_sense(cfg: Config) -> None:
         raise ConfigError(
             f"layer_weights has {len(cfg.layer_weights)} entries for {cfg.num_layers} layers; give one weight a layer"
         )
-    if cfg.drafts_per_prompt is not None and cfg.num_layers > 1 and cfg.drafts_per_prompt > cfg.num_generations:
+    if cfg.drafts_per_prompt > cfg.num_generations and cfg.num_layers > 1:
         raise ConfigError(
-            f"drafts_per_prompt {cfg.drafts_per_prompt} exceeds num_generations {cfg.num_generations}; use at most that, or null for all"
+            f"drafts_per_prompt {cfg.drafts_per_prompt} exceeds num_generations {cfg.num_generations}; use at most that, or 0 for all"
         )
     if cfg.load_in_4bit and cfg.lora_rank == 0:
         raise ConfigError(
@@ -219,6 +225,15 @@ def _check_sense(cfg: Config) -> None:
         raise ConfigError(
             f"match_tokens_of names the unknown arm {cfg.match_tokens_of!r}; {nearest(cfg.match_tokens_of, list(cfg.arms))}"
         )
+    if cfg.match_tokens_of is not None and "match_tokens_of" in cfg.arms[cfg.match_tokens_of]:
+        raise ConfigError(
+            f"match_tokens_of names {cfg.match_tokens_of!r}, which itself matches another arm; name one that does not"
+        )
+    if len(set(cfg.seeds)) < len(cfg.seeds):
+        raise ConfigError(f"seeds {cfg.seeds} repeat themselves; give each once")
+    for name in cfg.benchmarks:
+        if name not in BENCHMARKS:
+            raise ConfigError(f"unknown benchmark {name!r}; {nearest(name, BENCHMARKS)}")
 
 
 # ---------------------------------------------------------------------------------------------- from text and from
@@ -237,6 +252,14 @@ def parse_assignments(text: str) -> dict[str, Any]:
             with contextlib.suppress(ValueError):
                 values[name] = float(value)
     return values
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``0,1,2`` or ``0 1 2`` as a list."""
+    parts = [part for part in text.replace(",", " ").split() if part]
+    if not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"cannot read the seeds {text!r}; write whole numbers, such as 0,1,2")
+    return [int(part) for part in parts]
 
 
 def from_notebook(namespace: dict[str, Any]) -> Config:

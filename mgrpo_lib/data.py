@@ -1,6 +1,7 @@
 """Every data set in one schema: rows of ``question, answer, id, source`` (all text)."""
 
 import hashlib
+from collections import Counter
 from typing import Any
 
 from mgrpo_lib import miniature
@@ -49,8 +50,8 @@ def data_card(cfg: Config) -> dict[str, Any]:
     results folder.
 
     Returns:
-        ``sets``: for each, its rows, fingerprint, source, and the number of questions it shares with the training set
-        (always 0).
+        ``sets``: for each its rows, fingerprint, source, the number of questions it shares with the training set (always
+        0), and the share of its most common answer: what always giving that answer would score.
 
     Raises:
         ValueError: a held-out set shares a question with the training set.
@@ -69,6 +70,7 @@ def data_card(cfg: Config) -> dict[str, Any]:
             "fingerprint": fingerprint(rows),
             "source": rows[0]["source"],
             "shared_with_train": len(shared),
+            "most_common_answer": max(Counter(row["answer"] for row in rows).values()) / len(rows),
         }
     content = {"key": data_key(cfg), "sets": card, "environment": environment()}
     write_json(cfg.results / "data.json", content)

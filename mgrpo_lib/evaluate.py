@@ -8,12 +8,12 @@ import time
 import torch
 
 from mgrpo_lib.config import Config
-from mgrpo_lib.data import test_problems
+from mgrpo_lib.data import test_problems, validation_problems
 from mgrpo_lib.models import load_policy
 from mgrpo_lib.progress import Progress
 from mgrpo_lib.prompts import PHRASES, correction_ids, first_prompt, guidance
 from mgrpo_lib.rewards import extract_answer, same_answer
-from mgrpo_lib.store import environment, evaluation_key, finished, write_json, write_jsonl
+from mgrpo_lib.store import environment, evaluation_key, finished, finished_run, validation_key, write_json, write_jsonl
 
 
 @torch.no_grad()
@@ -86,6 +86,32 @@ def accuracy(records: list[dict]) -> dict[str, float]:
     return {f"acc_t{k}": sum(record[f"correct_{k}"] for record in records) / len(records) for k in (1, 2)}
 
 
+def _trained(cfg: Config):
+    """The model of this arm and seed, if it was trained with just these parameters.
+
+    Raises:
+        FileNotFoundError: it was not.
+    """
+    if finished_run(cfg) is None:
+        raise FileNotFoundError(
+            f"{cfg.run_name} is not trained with these parameters in {cfg.run_folder}; run its training notebook "
+            f"first (or `make reproduce PROFILE={cfg.profile}`)"
+        )
+    return load_policy(cfg)
+
+
+def validate(cfg: Config) -> dict[str, float]:
+    """Accuracy of one arm and seed at both attempts on the validation set, on which settings are chosen; kept beside
+    the run in ``validation.json``.
+    """
+    file, key = cfg.run_folder / "validation.json", validation_key(cfg)
+    if done := finished(file, key):
+        return done["accuracy"]
+    scores = accuracy(two_attempts(*_trained(cfg), validation_problems(cfg), cfg))
+    write_json(file, {"key": key, "n": cfg.validation_problems, "accuracy": scores, "environment": environment()})
+    return scores
+
+
 def evaluate(cfg: Config) -> dict:
     """Both attempts of one arm and seed on every test set; records go to ``records/<run>.jsonl`` in the results folder.
 
@@ -96,7 +122,7 @@ def evaluate(cfg: Config) -> dict:
     if done := finished(manifest, key):
         print(f"{cfg.run_name}: evaluation reused, same parameters, code and model (key {key})")
         return done
-    model, tokenizer = load_policy(cfg)
+    model, tokenizer = _trained(cfg)
     start, records, scores = time.monotonic(), [], {}
     progress = Progress(cfg.results / "progress" / f"evaluate-{cfg.run_name}.json", len(cfg.benchmarks))
     for i, benchmark in enumerate(cfg.benchmarks):

@@ -10,7 +10,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from mgrpo_lib import store
 from mgrpo_lib.config import Config
-from mgrpo_lib.report import name_of, ordered_arms
+from mgrpo_lib.report import load_run, name_of, ordered_arms
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart
 COLORS = {"base": "#999999", "grpo": "#56B4E9", "grpo_matched": "#0072B2", "mgrpo": "#D55E00"}
@@ -49,15 +49,14 @@ def save(figure: plt.Figure, folder: Path, name: str) -> Path:
     return folder / f"{name}.png"
 
 
-def learning_curves(cfg: Config, window: int = 9) -> plt.Figure:
-    """Mean reward of each layer against generated tokens; one thin line for each seed, smoothed over `window` steps,
-    and their mean at the end.
-    """
+def learning_curves(cfg: Config, window: int = 15) -> plt.Figure:
+    """Mean reward of each layer against sampled tokens: a line for each seed, smoothed over `window` steps."""
     _style()
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
     for arm in cfg.arms:
         for i, seed in enumerate(cfg.seeds):
             run = cfg.of_arm(arm, seed)
+            load_run(run)  # refuses metrics of other parameters
             steps = pd.DataFrame(store.read_jsonl(run.run_folder / "metrics.jsonl"))
             for axis, column in zip(axes, ("reward", "layer2/reward"), strict=True):
                 if column in steps:

@@ -39,7 +39,7 @@ SETS = {
     "train": None,  # two thirds chains, one third blanks, as the next two; also the source of the validation set
     "chains": ("chain", (3, 5), OPERATORS, False),  # in distribution
     "blanks": ("blank", (3, 4), "+-", False),  # in distribution; checking is easier than solving
-    "chains_long": ("chain", (6, 6), OPERATORS, False),  # longer than any training problem
+    "chains_long": ("chain", (6, 6), OPERATORS, False),  # longer than any problem of reinforcement learning
     "chains_times": ("chain", (3, 5), "**-", False),  # two thirds of the operators are the misunderstood one
     "chains_words": ("chain", (3, 5), OPERATORS, True),  # another surface form, never seen in reinforcement learning
 }

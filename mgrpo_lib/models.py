@@ -21,10 +21,15 @@ MINIATURE = "miniature"
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-def compute_dtype() -> tuple[torch.dtype, str]:
-    """The precision to compute in on this machine, and the reason."""
-    if not torch.cuda.is_available():
-        return torch.float32, "float32: no GPU"
+def on_cpu(cfg: Config) -> bool:
+    """The miniature always runs on the CPU, so that its numbers do not depend on whether there is a GPU."""
+    return cfg.model == MINIATURE or not torch.cuda.is_available()
+
+
+def compute_dtype(cpu: bool) -> tuple[torch.dtype, str]:
+    """The precision to compute in on the CPU or on this machine's GPU, and the reason."""
+    if cpu:
+        return torch.float32, "float32: on the CPU"
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16, "bfloat16: the GPU has it"
     return torch.float16, "float16: the GPU is older than Ampere and has no bfloat16"
@@ -54,14 +59,16 @@ def load_tokenizer(location: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_base(location: str, load_in_4bit: bool = False, dtype: torch.dtype | None = None) -> PreTrainedModel:
+def load_base(
+    location: str, cpu: bool, load_in_4bit: bool = False, dtype: torch.dtype | None = None
+) -> PreTrainedModel:
     """The base model, dense or as NF4 with double quantisation; safetensors only, no code from the model's folder.
 
     Args:
         dtype: of the dense weights and of computing with the 4-bit ones; None: as `compute_dtype` says. Weights that
             are all trained need float32.
     """
-    dtype = dtype or compute_dtype()[0]
+    dtype = dtype or compute_dtype(cpu)[0]
     quantization = None
     if load_in_4bit:
         quantization = BitsAndBytesConfig(
@@ -72,7 +79,7 @@ def load_base(location: str, load_in_4bit: bool = False, dtype: torch.dtype | No
         dtype=dtype,
         quantization_config=quantization,
         use_safetensors=True,
-        device_map={"": 0} if torch.cuda.is_available() else None,
+        device_map=None if cpu else {"": 0},
     )
     if load_in_4bit:
         keep_4bit_trainable(model)
@@ -120,7 +127,7 @@ def load_policy(cfg: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     if cfg.arm == "base":
         location = base_location(cfg)
-        return load_base(location).eval(), load_tokenizer(location)
+        return load_base(location, on_cpu(cfg)).eval(), load_tokenizer(location)
     folder = cfg.run_folder / "model"
     if not folder.exists():
         raise FileNotFoundError(
@@ -129,7 +136,7 @@ def load_policy(cfg: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if (Path(folder) / "adapter_config.json").exists():
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(load_base(base_location(cfg), cfg.load_in_4bit), folder)
+        model = PeftModel.from_pretrained(load_base(base_location(cfg), on_cpu(cfg), cfg.load_in_4bit), folder)
     else:
-        model = load_base(str(folder))
+        model = load_base(str(folder), on_cpu(cfg))
     return model.eval(), load_tokenizer(base_location(cfg))

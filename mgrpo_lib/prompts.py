@@ -18,7 +18,8 @@ PHRASES = [
     "But wait, let me make sure I didn't miss anything in the original problem.",
 ]
 
-# The paper's Table 1 as far as the sources agree, with the words on which they differ left out.
+# After the paper's Table 1 as two independent sources give it. They differ in single words ("a helpful", "mathematical"; we
+# keep them) and in how the final answer is marked; we ask for \boxed{}, which the reward looks for.
 SYSTEM_PROMPT = (
     "You are a helpful AI assistant. A conversation between User and Assistant. The User asks a mathematical question, and the Assistant "
     "solves it step-by-step. The Assistant must first output a detailed step-by-step reasoning process enclosed within <think></think> tags. "

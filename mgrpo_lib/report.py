@@ -55,6 +55,19 @@ def load_records(cfg: Config) -> dict[str, dict[str, tuple[np.ndarray, np.ndarra
     }
 
 
+def load_run(run: Config) -> dict[str, Any]:
+    """The manifest of a training run, with its validation accuracy if that was measured.
+
+    Raises:
+        FileNotFoundError: the run was not trained with these parameters.
+    """
+    manifest = store.finished(run.run_folder / "run.json", store.run_key(run))
+    if manifest is None:
+        raise FileNotFoundError(f"{run.run_folder / 'run.json'} is missing or was made with other parameters or code")
+    validation = store.finished(run.run_folder / "validation.json", store.validation_key(run))
+    return {**manifest, "validation": validation and validation["accuracy"]}
+
+
 def summarise(cfg: Config) -> dict[str, Any]:
     """Writes ``summary.json`` and the tables of an experiment from its records, and returns the summary.
 
@@ -63,16 +76,16 @@ def summarise(cfg: Config) -> dict[str, Any]:
     problems.
     """
     records = load_records(cfg)
-    runs = {run.run_name: store.read_json(run.run_folder / "run.json") for run in store.all_runs(cfg)}
+    runs = {run.run_name: load_run(run) for run in store.all_runs(cfg)}
     shown = (
         "arm",
         "seed",
         "train_tokens",
+        "processed_tokens",
         "steps",
         "seconds",
-        "validation",
         "weight_change",
-        "trainable_parameters",
+        "validation",
         "key",
     )
     summary = {
@@ -153,7 +166,7 @@ def result_table(summary: dict) -> pd.DataFrame:
             "attempt 1, %": percent(row["acc_t1"], row["acc_t1_ci"]),
             "attempt 2, %": percent(row["acc_t2"], row["acc_t2_ci"]),
             "change": percent(row["delta_t1_t2"], row["delta_t1_t2_ci"], sign=True),
-            "training tokens": f"{row['train_tokens']:,.0f}",
+            "tokens sampled in training": f"{row['train_tokens']:,.0f}",
         }
         for row in rows
     )
@@ -189,15 +202,18 @@ def contrast_table(summary: dict) -> pd.DataFrame:
 
 
 def cost_table(summary: dict) -> pd.DataFrame:
-    """What each training run cost."""
+    """What each training run cost: tokens sampled, tokens sampled or read, seconds; and its validation accuracy."""
     return pd.DataFrame(
         {
             "run": name,
             "steps": run["steps"] or "",
-            "generated tokens": f"{run['train_tokens']:,}",
+            "tokens sampled": f"{run['train_tokens']:,}",
+            "sampled or read": f"{run['processed_tokens']:,}",
             "seconds": run["seconds"],
-            "validation, attempt 1": percent(run["validation"]["acc_t1"]),
-            "validation, attempt 2": percent(run["validation"]["acc_t2"]),
+            **{
+                f"validation, attempt {k}": percent(run["validation"][f"acc_t{k}"]) if run["validation"] else ""
+                for k in (1, 2)
+            },
         }
         for name, run in summary["runs"].items()
     )
@@ -210,7 +226,7 @@ def settings_table(cfg: Config, *stages: type) -> pd.DataFrame:
         {
             "setting": list(fields),
             "value": [str(getattr(cfg, name)) for name in fields],
-            "meaning": [f.description for f in fields.values()],
+            "meaning": [field.description for field in fields.values()],
         }
     )
     return table.set_index("setting")
@@ -247,7 +263,7 @@ def readme_block(summary: dict, timing: dict | None = None) -> str:
         f"Profile `{summary['profile']}`: the embedded **miniature** (a model of 0.2M parameters and an arithmetic task of ours; no statement about LLMs), "
         f"{seeds} training seeds, {n} test problems a benchmark, both attempts greedy, 95% intervals over seeds and problems.",
         "",
-        "MGRPO against GRPO with the same number of generated training tokens, in percentage points:",
+        "MGRPO against GRPO that sampled as many tokens in training, in percentage points:",
         "",
     ]
     for attempt in (1, 2):
@@ -277,4 +293,5 @@ def readme_block(summary: dict, timing: dict | None = None) -> str:
 
 def is_reference(cfg: Config) -> bool:
     """Whether this is the experiment that README shows: profile ``cpu`` as committed, in the repository."""
-    return cfg.profile == "cpu" and cfg.output == ROOT and cfg == load_config("cpu", arm="base")
+    same = store.summary_key(cfg) == store.summary_key(load_config("cpu", arm="base"))
+    return cfg.profile == "cpu" and cfg.output == ROOT and same

@@ -5,7 +5,10 @@ progress.
 second.
 """
 
+import base64
+import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo_lib import store
-from mgrpo_lib.config import ROOT, Config, ConfigError, load_config
+from mgrpo_lib.config import ROOT, Config, ConfigError, load_config, parse_seeds
 from mgrpo_lib.progress import clock
 
 NOTEBOOKS = ROOT / "notebooks"
+CHOSEN_ELSEWHERE = {"profile": "PROFILE=", "arm": "the profile's arms", "seed": "SEEDS=", "output_root": "OUT="}
 
 
 @dataclass(eq=False)
@@ -30,20 +34,34 @@ class Job:
     output: Path  # the executed copy
     manifest: Path | None  # what the notebook leaves when it is done (None: it only shows what others left) ...
     key: str  # ... and the key that this must bear
-    progress: Path | None = None
+    progress: Path
     needs: list["Job"] = field(default_factory=list)
 
     def done(self) -> bool:
-        return self.output.exists() and self.fulfilled()
+        if not self.output.exists():
+            return False
+        if self.manifest is None:
+            made = self.output.stat().st_mtime
+            return all(need.done() and need.output.stat().st_mtime <= made for need in self.needs)
+        return self.fulfilled()
 
     def fulfilled(self) -> bool:
-        """Whether the manifest is there and made with these parameters, inputs and code."""
-        if self.manifest is None:
-            shown = [need.output for need in self.needs]
-            return not self.output.exists() or all(
-                file.exists() and file.stat().st_mtime <= self.output.stat().st_mtime for file in shown
-            )
-        return store.finished(self.manifest, self.key) is not None
+        """Whether the notebook left what it should, made with these parameters, inputs and code."""
+        return self.manifest is None or store.finished(self.manifest, self.key) is not None
+
+    def beside(self, suffix: str) -> Path:
+        """A file beside the executed copy."""
+        return self.output.with_name(self.output.stem + suffix)
+
+    def set_aside(self) -> None:
+        """Hides a manifest without its executed notebook: it came with the repository, and this run makes its own."""
+        if self.manifest and self.manifest.exists():
+            self.manifest.replace(self.beside(".before.partial"))
+
+    def give_back(self) -> None:
+        """After a failure: the hidden manifest, unless a new one took its place."""
+        if self.manifest and self.beside(".before.partial").exists() and not self.manifest.exists():
+            self.beside(".before.partial").replace(self.manifest)
 
 
 def hardware_profile() -> str:
@@ -52,82 +70,75 @@ def hardware_profile() -> str:
 
 
 def default_workers() -> int:
-    """Notebooks at a time: one on a GPU; else one for each core that this process may use, and 2 GB of memory for each."""
-    if Path("/dev/nvidia0").exists():
-        return 1
+    """Notebooks at a time: one for each core that this process may use, and 2 GB of memory for each."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return max(1, min(len(os.sched_getaffinity(0)), int(memory // 2)))
 
 
-def plan(cfg: Config, overrides: dict[str, Any]) -> list[Job]:
-    """Every job of an experiment, each after those it needs."""
-    runs = cfg.results / "runs"
+def configuration(profile: str, settings: dict[str, Any], seeds: str = "", out: str = "") -> Config:
+    """The configuration of a whole experiment, from the parts of a command line.
 
-    def job(
-        name: str,
-        notebook: str,
-        manifest: Path | None,
-        key: str,
-        needs: list[Job],
-        progress: str | None = None,
-        **own: Any,
-    ) -> Job:
-        parameters = {**overrides, "profile": cfg.profile, "output_root": str(cfg.output), **own}
-        file = cfg.results / "progress" / f"{progress}.json" if progress else None
-        return Job(name, notebook, parameters, runs / f"{name}.ipynb", manifest, key, file, needs)
+    Raises:
+        ConfigError: a setting that cannot be used; the message says what to write instead.
+    """
+    for name, where in CHOSEN_ELSEWHERE.items():
+        if name in settings:
+            raise ConfigError(f"{name!r} is not a setting of a whole experiment; it is chosen by {where}")
+    own = {"seeds": parse_seeds(seeds)} if seeds else {}
+    name = hardware_profile() if profile == "auto" else profile
+    return load_config(name, arm="base", **{**settings, **own}, output_root=out)
 
-    base = cfg.of_arm("base")
-    data = job("01_data", "01_data", cfg.results / "data.json", store.data_key(cfg), [])
-    trained_base = job("02_base_model", "02_base_model", base.run_folder / "run.json", store.base_key(cfg), [], "base")
-    jobs = [data, trained_base]
+
+def plan(cfg: Config, settings: dict[str, Any]) -> list[Job]:
+    """Every job of an experiment, each after those it needs.
+
+    Args:
+        settings: what replaces the profile's settings, handed on to every notebook.
+    """
+    runs, records = cfg.results / "runs", cfg.results / "records"
+
+    def job(notebook: str, manifest: Path | None, key: str, needs: list[Job], run: Config | None = None) -> Job:
+        name = notebook if run is None else f"{notebook[:2]}_{run.run_name}"
+        own = {} if run is None else {"arm": run.arm} | ({} if run.arm == "base" else {"seed": run.seed})
+        parameters = {**settings, "profile": cfg.profile, "output_root": str(cfg.output), **own}
+        kind = "evaluate-" if notebook == "05_benchmarks" else ""
+        progress = cfg.results / "progress" / f"{kind}{run.run_name if run else name}.json"
+        return Job(name, notebook, parameters, runs / f"{name}.ipynb", manifest, key, progress, needs)
 
     def evaluation(run: Config, after: Job) -> Job:
-        manifest = cfg.results / "records" / f"{run.run_name}.json"
-        own = {"arm": run.arm} if run.arm == "base" else {"arm": run.arm, "seed": run.seed}
-        return job(
-            f"05_{run.run_name}",
-            "05_benchmarks",
-            manifest,
-            store.evaluation_key(run),
-            [after],
-            f"evaluate-{run.run_name}",
-            **own,
-        )
+        return job("05_benchmarks", records / f"{run.run_name}.json", store.evaluation_key(run), [after], run)
 
-    evaluations = [evaluation(base, trained_base)]
+    base = cfg.of_arm("base")
+    data = job("01_data", cfg.results / "data.json", store.data_key(cfg), [])
+    base_model = job("02_base_model", base.run_folder / "run.json", store.base_key(cfg), [])
+    base_model.progress = cfg.results / "progress" / "base.json"
+    evaluations = [evaluation(base, base_model)]
+    jobs = [data, base_model, evaluations[0]]
     for seed in cfg.seeds:
-        of_arm: dict[str, Job] = {}
+        trained: dict[str, Job] = {}
         # an arm whose tokens another one matches comes first
-        for arm in sorted(cfg.arms, key=lambda name: cfg.of_arm(name, seed).match_tokens_of is not None):
-            run = cfg.of_arm(arm, seed)
+        for run in sorted((cfg.of_arm(arm, seed) for arm in cfg.arms), key=lambda run: run.match_tokens_of is not None):
             notebook = "03_grpo" if run.num_layers == 1 else "04_mgrpo"
-            needs = [trained_base] + ([of_arm[run.match_tokens_of]] if run.match_tokens_of else [])
-            manifest = run.run_folder / "run.json"
-            of_arm[arm] = job(
-                f"{notebook[:2]}_{run.run_name}",
-                notebook,
-                manifest,
-                store.run_key(run),
-                needs,
-                run.run_name,
-                arm=arm,
-                seed=seed,
-            )
-            evaluations.append(evaluation(run, of_arm[arm]))
-        jobs += of_arm.values()
-    jobs += evaluations
-    figures = job("06_figures", "06_figures", cfg.results / "summary.json", store.summary_key(cfg), list(evaluations))
-    overview = job("00_overview", "00_overview", None, "", [figures])
-    return jobs + [figures, overview]
+            needs = [base_model] + ([trained[run.match_tokens_of]] if run.match_tokens_of else [])
+            trained[run.arm] = job(notebook, run.run_folder / "run.json", store.run_key(run), needs, run)
+            evaluations.append(evaluation(run, trained[run.arm]))
+        jobs += trained.values()
+    figures = job("06_figures", cfg.results / "summary.json", store.summary_key(cfg), [data, *evaluations])
+    overview = job("00_overview", None, "", [figures])
+    return jobs + evaluations[1:] + [figures, overview]
 
 
-def reproduce(profile: str, workers: int | None = None, **overrides: Any) -> int:
+def reproduce(
+    profile: str, settings: dict[str, Any], seeds: str = "", out: str = "", workers: int | None = None
+) -> int:
     """Runs what is missing of a profile's experiment and prints the result table.
 
     Args:
         profile: name in ``profiles/``, or ``auto``: by hardware.
+        settings: settings that replace the profile's, in every arm.
+        seeds: training seeds such as ``0,1,2``; empty: the profile's.
+        out: folder of ``results/`` and ``figures/``; empty: the repository.
         workers: notebooks at a time; by default as `default_workers` says, with one thread each if there are several.
-        overrides: settings that replace the profile's.
 
     Returns:
         0, or 1 if a notebook failed; what was finished before stays, and the same call goes on from there.
@@ -135,29 +146,32 @@ def reproduce(profile: str, workers: int | None = None, **overrides: Any) -> int
     Raises:
         ConfigError: a setting that cannot be used; nothing has been started then.
     """
-    cfg = load_config(hardware_profile() if profile == "auto" else profile, arm="base", **overrides)
-    given = {name: value for name, value in overrides.items() if name != "output_root"}
-    jobs = plan(cfg, given)
+    cfg = configuration(profile, settings, seeds, out)
+    for name in settings:
+        if arms := [arm for arm, changes in cfg.arms.items() if name in changes]:
+            print(f"note: {name}={settings[name]} also replaces what the profile says of {', '.join(arms)}", flush=True)
+    jobs = plan(cfg, {**settings, **({"seeds": cfg.seeds} if seeds else {})})
     for job in jobs:
         check_notebook(NOTEBOOKS / f"{job.notebook}.ipynb")
+    # the overview only shows what others leave: it is pending if they are
     pending = [job for job in jobs if not job.done()]
+    there = len(jobs) - len(pending)
     print(
-        f"profile {cfg.profile}: {len(jobs) - len(pending)} of {len(jobs)} steps are there already with these parameters, in {cfg.results}",
+        f"profile {cfg.profile}: {there} of {len(jobs)} steps are there already with these parameters, in {cfg.results}",
         flush=True,
     )
+    _note_other_versions([job for job in jobs if job not in pending])
     if pending:
-        workers = workers or default_workers()
-        start = time.monotonic()
+        workers, start = workers or default_workers(), time.monotonic()
         seconds = _run(pending, workers)
         if seconds is None:
             return 1
         if len(pending) == len(jobs):  # the time of the whole chain, for the report
-            steps = {name: round(s) for name, s in seconds.items()}
             whole = {
                 "key": store.summary_key(cfg),
                 "seconds": round(time.monotonic() - start),
                 "workers": workers,
-                "steps": steps,
+                "steps": {name: round(s) for name, s in seconds.items()},
             }
             store.write_json(cfg.results / "timing.json", whole)
     print((cfg.results / "table.md").read_text(encoding="utf-8"))
@@ -180,71 +194,80 @@ def check_notebook(path: Path) -> None:
         )
 
 
+def _note_other_versions(jobs: list[Job]) -> None:
+    """Says it if results that are reused were made with other package versions than are installed now."""
+    installed = store.environment()["packages"]
+    made = [store.read_json(job.manifest).get("environment", {}).get("packages", {}) for job in jobs if job.manifest]
+    other = sorted({f"{name} {old[name]}" for old in made for name in old if old[name] != installed.get(name)})
+    if other:
+        print(
+            f"note: reused steps were made with {', '.join(other)}; make them again with OUT=another_folder", flush=True
+        )
+
+
+# ---------------------------------------------------------------------------------------------- running
 def _run(pending: list[Job], workers: int) -> dict[str, float] | None:
-    """Runs the jobs, each after those it needs; returns the seconds of each, or None if one failed or the user stopped
-    it.
+    """Runs the jobs, each after those it needs.
+
+    Returns:
+        The seconds of each, or None if one failed or the user stopped it.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end by the system is treated as Ctrl-C
     start = time.monotonic()
-    waiting, running, failed = list(pending), {}, []
-    finished: dict[str, float] = {}
+    waiting, failed, finished = list(pending), [], {}
+    running: dict[Job, tuple[subprocess.Popen, float]] = {}
     said = 0.0
     try:
         while waiting or running:
             for job in list(waiting):
-                blocked = any(need in waiting or need in running or need in failed for need in job.needs)
-                if not blocked and len(running) < workers and not failed:
+                unmet = any(need in waiting or need in running or need in failed for need in job.needs)
+                if not unmet and len(running) < workers and not failed:
                     waiting.remove(job)
                     running[job] = (_start(job, threads=1 if workers > 1 else None), time.monotonic())
             for job, (process, began) in list(running.items()):
                 if process.poll() is None:
                     continue
                 del running[job]
-                seconds = time.monotonic() - began
-                if process.returncode == 0 and _publish(job):
+                stamp, seconds = clock(time.monotonic() - start), time.monotonic() - began
+                if process.returncode == 0 and job.fulfilled():
+                    _publish(job)
                     finished[job.name] = seconds
-                    print(f"[{clock(time.monotonic() - start)}] done    {job.name} in {clock(seconds)}", flush=True)
+                    print(f"[{stamp}] done    {job.name} in {clock(seconds)}", flush=True)
                 else:
+                    job.give_back()
                     failed.append(job)
-                    print(
-                        f"[{clock(time.monotonic() - start)}] FAILED  {job.name} {_reason(job, process.returncode)}",
-                        flush=True,
-                    )
+                    print(f"[{stamp}] FAILED  {job.name}: {_reason(job, process.returncode)}", flush=True)
             if failed and not running:
                 break
             if running and time.monotonic() - said >= (5 if sys.stdout.isatty() else 20):
                 said = time.monotonic()
-                eta = _remaining(waiting, running, finished, workers)
-                print(
-                    f"[{clock(said - start)}] {' | '.join(_state(job) for job in running)} | {len(waiting)} waiting, about {clock(eta)} to go",
-                    flush=True,
-                )
+                eta = clock(_remaining(waiting, running, finished, workers))
+                states = " | ".join(_state(job) for job in running)
+                print(f"[{clock(said - start)}] {states} | {len(waiting)} waiting, about {eta} to go", flush=True)
             time.sleep(0.2)
     except KeyboardInterrupt:
-        for process, _ in running.values():
-            process.terminate()
         print("\nStopped. Finished steps are kept; the same command goes on with the rest.", flush=True)
         return None
+    finally:  # also after a broken pipe or a bug: leave no notebook running
+        for process, _ in running.values():
+            process.terminate()
+        for job, (process, _) in running.items():
+            process.wait()
+            job.give_back()
     if failed:
         print(
-            f"{len(failed)} step(s) failed; finished steps are kept, and the same command goes on with the rest.",
+            f"{len(failed)} step(s) failed; finished steps are kept, the same command goes on with the rest.",
             flush=True,
         )
         return None
     return finished
 
 
-def _partial(job: Job) -> Path:
-    return job.output.with_name(f"{job.output.stem}.running.ipynb")
-
-
 def _start(job: Job, threads: int | None) -> subprocess.Popen:
     """Papermill in a process of its own, a kernel of its own inside."""
     job.output.parent.mkdir(parents=True, exist_ok=True)
-    if job.manifest:
-        # a manifest without its executed notebook came from elsewhere: this run makes its own
-        job.manifest.unlink(missing_ok=True)
-    if job.progress:
-        job.progress.unlink(missing_ok=True)
+    job.set_aside()
+    job.progress.unlink(missing_ok=True)
     environment = {
         **os.environ,
         "MPLBACKEND": "agg",
@@ -254,61 +277,41 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
     }
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    call = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(NOTEBOOKS / f"{job.notebook}.ipynb"),
-        str(_partial(job)),
-        "--kernel",
-        "python3",
-    ]
-    call += ["--cwd", str(NOTEBOOKS), "--no-progress-bar", "--log-level", "ERROR", "-b", _base64_yaml(job.parameters)]
-    with open(job.output.with_suffix(".log"), "w", encoding="utf-8") as log:
+    parameters = base64.b64encode(
+        json.dumps(job.parameters).encode()
+    ).decode()  # JSON is YAML, and keeps 1e-06 a number
+    notebook, executed = str(NOTEBOOKS / f"{job.notebook}.ipynb"), str(job.beside(".running.ipynb"))
+    call = [sys.executable, "-m", "papermill", notebook, executed, "-b", parameters, "--kernel", "python3"]
+    call += ["--cwd", str(NOTEBOOKS), "--no-progress-bar", "--log-level", "ERROR"]
+    with open(job.beside(".log"), "w", encoding="utf-8") as log:
         return subprocess.Popen(call, env=environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 
 
-def _base64_yaml(parameters: dict[str, Any]) -> str:
-    import base64
-    import json
-
-    return base64.b64encode(json.dumps(parameters).encode()).decode()  # JSON is YAML, and keeps 1e-06 a number
-
-
-def _publish(job: Job) -> bool:
-    """Gives the executed copy its final name, if the notebook left what it should."""
-    if not job.fulfilled():
-        return False
-    _partial(job).replace(job.output)
-    for leftover in (job.output.with_suffix(".log"), job.output.with_name(f"{job.output.stem}.failed.ipynb")):
-        leftover.unlink(missing_ok=True)
-    return True
+def _publish(job: Job) -> None:
+    """Gives the executed copy its final name and clears what is no longer needed."""
+    job.beside(".running.ipynb").replace(job.output)
+    for suffix in (".log", ".failed.ipynb", ".before.partial"):
+        job.beside(suffix).unlink(missing_ok=True)
 
 
 def _reason(job: Job, code: int) -> str:
     """Why a notebook failed, in a line, and where the rest is."""
-    log = job.output.with_suffix(".log")
-    lines = (
-        [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        if log.exists()
-        else []
-    )
-    if _partial(job).exists():
-        _partial(job).replace(job.output.with_name(f"{job.output.stem}.failed.ipynb"))
+    text = job.beside(".log").read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
+    if job.beside(".running.ipynb").exists():
+        job.beside(".running.ipynb").replace(job.beside(".failed.ipynb"))
     if code == 0:
         why = f"it ended without leaving {job.manifest} as these parameters ask for"
-    elif code < 0 or any("Kernel died" in line or "DeadKernel" in line for line in lines):
-        why = "its kernel was killed, most often for want of memory; close other programs or use --workers 1"
+    elif code < 0 or "Kernel died" in text or "DeadKernel" in text:
+        why = "its kernel was killed, most often for want of memory; close other programs or use WORKERS=1"
     else:
         why = lines[-1] if lines else f"exit code {code}"
-    return f"{why}\n          executed so far: {job.output.stem}.failed.ipynb; log: {log}"
+    return f"{why}\n          executed so far: {job.beside('.failed.ipynb').name}; log: {job.beside('.log')}"
 
 
 def _progress(job: Job) -> dict[str, Any]:
     """What the notebook last said of its progress; empty if nothing yet."""
-    if job.progress is None or not job.progress.exists():
-        return {}
-    return store.read_json(job.progress)
+    return store.read_json(job.progress) if job.progress.exists() else {}
 
 
 def _state(job: Job) -> str:
@@ -317,8 +320,8 @@ def _state(job: Job) -> str:
 
 
 def _remaining(waiting: list[Job], running: dict, finished: dict[str, float], workers: int) -> float:
-    """Seconds to go: what runs by its own progress, what waits by the mean of its kind, or of what runs where none of
-    its kind is done.
+    """Seconds to go: what runs by its own progress, what waits by the mean of its kind, or of everything known where
+    none of its kind is.
     """
     left, known = 0.0, [(name[:2], seconds) for name, seconds in finished.items()]
     for job, (_, began) in running.items():

@@ -18,15 +18,14 @@ from typing import Any
 from mgrpo_lib.config import ROOT, Config, EvalSettings, ModelSettings, TrainSettings
 
 EXPERIMENT_MODULES = ("data", "evaluate", "miniature", "models", "prompts", "rewards", "train", "trainer")
+REPORT_MODULES = ("report", "stats")
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
-def code_version() -> str:
-    """Hash of the code that numbers depend on: the modules that train and evaluate, without comments, docstrings and
-    layout.
-    """
+def code_hash(modules: tuple[str, ...]) -> str:
+    """Hash of some modules' code, without comments, docstrings and layout."""
     digest = hashlib.sha256()
-    for name in EXPERIMENT_MODULES:
+    for name in modules:
         tree = ast.parse((ROOT / "mgrpo_lib" / f"{name}.py").read_text(encoding="utf-8"))
         digest.update(f"{name}:{_canonical(tree)}\n".encode())
     return digest.hexdigest()[:12]
@@ -53,23 +52,30 @@ def _canonical(node: Any) -> str:
     return f"{type(node).__name__}({','.join(fields)})"
 
 
+# of the code as it was when this process loaded it: a file edited later does not change what runs here
+CODE_VERSION = code_hash(EXPERIMENT_MODULES)
+
+
 def key_of(*parts: Any) -> str:
     """A short hash of plain data; two runs with the same key have the same parameters, inputs and code."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def base_key(cfg: Config) -> str:
-    return key_of("base", cfg.settings(ModelSettings), code_version())
+    return key_of("base", cfg.settings(ModelSettings), CODE_VERSION)
 
 
 def run_key(cfg: Config) -> str:
     """Key of a training run: its settings, its seed, its base model, and the run whose tokens it matches."""
     matched = run_key(cfg.of_arm(cfg.match_tokens_of)) if cfg.match_tokens_of else None
-    return (
-        base_key(cfg)
-        if cfg.arm == "base"
-        else key_of("run", cfg.settings(TrainSettings), cfg.seed, base_key(cfg), matched)
-    )
+    if cfg.arm == "base":
+        return base_key(cfg)
+    return key_of("run", cfg.settings(TrainSettings), cfg.seed, base_key(cfg), matched)
+
+
+def validation_key(cfg: Config) -> str:
+    how = (cfg.validation_problems, cfg.eval_batch_size, cfg.eval_phrase, cfg.max_completion_length)
+    return key_of("validation", how, run_key(cfg))
 
 
 def evaluation_key(cfg: Config) -> str:
@@ -99,7 +105,7 @@ def environment() -> dict[str, Any]:
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         gpu = sys.modules["torch"].cuda.get_device_name(0)
     return {
-        "code_version": code_version(),
+        "code_version": CODE_VERSION,
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "machine": platform.machine(),
@@ -116,13 +122,13 @@ def data_key(cfg: Config) -> str:
         cfg.validation_problems,
         cfg.test_problems,
         cfg.benchmarks,
-        code_version(),
+        CODE_VERSION,
     )
 
 
 def summary_key(cfg: Config) -> str:
-    """Key of the summary: every evaluation that goes into it."""
-    return key_of("summary", [evaluation_key(run) for run in all_runs(cfg)])
+    """Key of the summary: every evaluation that goes into it, and the code that computes its numbers."""
+    return key_of("summary", [evaluation_key(run) for run in all_runs(cfg)], code_hash(REPORT_MODULES))
 
 
 def all_runs(cfg: Config) -> list[Config]:

@@ -5,28 +5,75 @@ seed.
 import shutil
 import time
 import warnings
+from dataclasses import fields
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from mgrpo_lib import miniature
 from mgrpo_lib.config import Config, ModelSettings, TrainSettings
-from mgrpo_lib.data import fingerprint, training_problems, validation_problems
-from mgrpo_lib.evaluate import accuracy, two_attempts
-from mgrpo_lib.models import adapters_to_float32, base_location, compute_dtype, load_base, load_tokenizer, lora_config
+from mgrpo_lib.data import fingerprint, training_problems
+from mgrpo_lib.models import (
+    adapters_to_float32,
+    base_location,
+    compute_dtype,
+    load_base,
+    load_tokenizer,
+    lora_config,
+    on_cpu,
+)
 from mgrpo_lib.progress import Progress
 from mgrpo_lib.prompts import PHRASES, first_prompt
 from mgrpo_lib.rewards import accuracy_reward
 from mgrpo_lib.store import base_key, environment, finished_run, replace_folder, run_key, write_json, write_jsonl
 from mgrpo_lib.trainer import MGRPOConfig, MGRPOTrainer
 
+# what metrics.jsonl keeps of each step; with the prefix layer2/ it is the second layer's
+METRICS = {
+    "step": "optimizer step",
+    "loss": "sum of the layers' losses; near 0 by construction, since advantages are centred",
+    "grad_norm": "norm of the joint gradient before clipping",
+    "generated_tokens": "tokens sampled since the start, all layers",
+    "num_tokens": "tokens sampled or read as prompt since the start, all layers",
+    "reward": "mean reward of the layer's completions",
+    "reward_std": "its standard deviation",
+    "frac_reward_zero_std": "share of groups whose rewards are all equal: no signal",
+    "entropy": "mean entropy of the policy's next-token distribution",
+    "kl": "mean k3 estimate of the divergence from the base model",
+    "completions/mean_length": "tokens of a completion",
+    "completions/clipped_ratio": "share of completions cut off at the length limit",
+    "clip_ratio/region_mean": "share of tokens whose ratio was clipped",
+    "step_time": "seconds",
+    "fixed": "share of corrections that turned a wrong draft right",
+    "broken": "share of corrections that turned a right draft wrong",
+    "copied": "share of corrections that repeat the draft to the letter",
+}
+# arguments of transformers' Trainer that change numbers; all of TRL's and ours are kept
+NUMERICAL = [
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "bf16",
+    "fp16",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "max_grad_norm",
+    "max_steps",
+    "optim",
+    "per_device_train_batch_size",
+    "seed",
+    "warmup_steps",
+    "weight_decay",
+]
+
 
 def train_base(cfg: Config) -> dict:
     """Trains and stores the miniature's base model; for any other model there is nothing to train.
 
     Returns:
-        The manifest of the base model: key, accuracy on the validation set, seconds.
+        The manifest of the base model: key, number of parameters, seconds.
     """
     cfg = cfg.of_arm("base")
     key = base_key(cfg)
@@ -48,7 +95,7 @@ def train_base(cfg: Config) -> dict:
         model.save_pretrained(partial / "model")
         tokenizer.save_pretrained(partial / "model")
     else:
-        model, tokenizer = load_base(cfg.model).eval(), load_tokenizer(cfg.model)
+        model, tokenizer = load_base(cfg.model, on_cpu(cfg)).eval(), load_tokenizer(cfg.model)
     seconds = round(time.monotonic() - start, 1)
     done = {
         "key": key,
@@ -57,8 +104,8 @@ def train_base(cfg: Config) -> dict:
         "params": cfg.settings(ModelSettings),
         "parameters": sum(p.numel() for p in model.parameters()),
         "train_tokens": 0,
+        "processed_tokens": 0,
         "seconds": seconds,
-        "validation": accuracy(two_attempts(model, tokenizer, validation_problems(cfg), cfg)),
         "environment": environment(),
     }
     write_jsonl(partial / "metrics.jsonl", losses)
@@ -72,14 +119,14 @@ def training_arguments(cfg: Config, output_dir: str) -> MGRPOConfig:
     it is known.
     """
     rows = cfg.prompts_per_step * cfg.num_generations
-    dtype, _ = compute_dtype()
+    dtype, _ = compute_dtype(on_cpu(cfg))
     budget = matched_tokens(cfg)
     return MGRPOConfig(
         output_dir=output_dir,
         seed=cfg.seed,
         num_layers=cfg.num_layers,
         num_generations=cfg.num_generations,
-        drafts_per_prompt=cfg.drafts_per_prompt,
+        drafts_per_prompt=cfg.drafts_per_prompt or None,
         num_corrections=cfg.num_corrections,
         layer_weights=cfg.layer_weights[: cfg.num_layers],
         per_device_train_batch_size=cfg.micro_batch_size,
@@ -96,7 +143,7 @@ def training_arguments(cfg: Config, output_dir: str) -> MGRPOConfig:
         gradient_checkpointing=cfg.gradient_checkpointing,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=on_cpu(cfg),
         logging_steps=1,
         save_strategy="no",
         disable_tqdm=True,
@@ -135,7 +182,9 @@ def build_trainer(cfg: Config, output_dir: str) -> MGRPOTrainer:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*checkpointing.*")
         trainer = MGRPOTrainer(
-            model=load_base(location, cfg.load_in_4bit, dtype=torch.float32 if cfg.lora_rank == 0 else None),
+            model=load_base(
+                location, on_cpu(cfg), cfg.load_in_4bit, dtype=torch.float32 if cfg.lora_rank == 0 else None
+            ),
             reward_funcs=accuracy_reward,
             args=training_arguments(cfg, output_dir),
             train_dataset=dataset,
@@ -152,8 +201,8 @@ def train(cfg: Config) -> dict:
     """Trains one arm with one seed; model, metrics and manifest go to the run's folder, all at once at the end.
 
     Returns:
-        The manifest ``run.json``: key, params, train_tokens (generated, all layers), steps, seconds, accuracy on the
-        validation set, how far the weights moved, environment. A run with the same key is not repeated; a missing base
+        The manifest ``run.json``: key, params, train_tokens (generated, all layers), processed_tokens (with the
+        prompts), steps, seconds, how far the weights moved, environment. A run with the same key is not repeated; a missing base
         model is trained first.
     """
     key = run_key(cfg)
@@ -168,32 +217,26 @@ def train(cfg: Config) -> dict:
     start = time.monotonic()
     trainer.train()
     seconds = round(time.monotonic() - start, 1)
-    moved = (
-        sum(
-            float((p.detach() - before[name]).norm() ** 2)
-            for name, p in trainer.model.named_parameters()
-            if name in before
-        )
-        ** 0.5
-    )
+    after = {name: p.detach() for name, p in trainer.model.named_parameters() if name in before}
+    moved = sum(float((after[name] - before[name]).norm() ** 2) for name in before) ** 0.5
     trainer.model.save_pretrained(partial / "model")
     shutil.rmtree(partial / "trainer", ignore_errors=True)
-    steps = [{**entry} for entry in trainer.state.log_history if "reward" in entry]
-    write_jsonl(partial / "metrics.jsonl", [{name: _short(value) for name, value in entry.items()} for entry in steps])
-    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    steps = [entry for entry in trainer.state.log_history if "reward" in entry]
+    write_jsonl(partial / "metrics.jsonl", [_kept(entry) for entry in steps])
+    write_json(partial / "arguments.json", numerical_arguments(trainer.args))
     done = {
         "key": key,
         "arm": cfg.arm,
         "seed": cfg.seed,
         "params": {**cfg.settings(ModelSettings), **cfg.settings(TrainSettings)},
         "train_tokens": trainer.generated_tokens,
+        "processed_tokens": int(steps[-1]["num_tokens"]),
         "steps": trainer.state.global_step,
         "seconds": seconds,
         "trainable_parameters": sum(p.numel() for p in before.values()),
         "weight_change": round(moved, 6),
         "training_set": fingerprint(training_problems(cfg)),
         "base_key": base["key"],
-        "validation": accuracy(two_attempts(model, trainer.processing_class, validation_problems(cfg), cfg)),
         "environment": environment(),
     }
     write_json(partial / "run.json", done)
@@ -209,19 +252,25 @@ def _fresh(cfg: Config):
     return partial
 
 
-def _short(value):
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+def _kept(entry: dict) -> dict:
+    """The logged values that `METRICS` names, of every layer, to six digits."""
+    values = {name: value for name, value in entry.items() if name.split("/", 1)[-1] in METRICS or name in METRICS}
+    return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in values.items()}
+
+
+def numerical_arguments(args: MGRPOConfig) -> dict:
+    """Everything in the trainer's configuration that can change its numbers, defaults of TRL included; no paths."""
+    inherited = {field.name for field in fields(TrainingArguments)} - set(NUMERICAL)
+    return {name: value for name, value in sorted(args.to_dict().items()) if name not in inherited}
 
 
 class _Report(TrainerCallback):
     """One progress line now and then; the total is known by steps, or by tokens where a budget of tokens ends the run."""
 
     def __init__(self, cfg: Config):
-        self.file, self.budget, self.progress = (
-            cfg.results / "progress" / f"{cfg.run_name}.json",
-            matched_tokens(cfg),
-            None,
-        )
+        self.file = cfg.results / "progress" / f"{cfg.run_name}.json"
+        self.budget = matched_tokens(cfg)
+        self.progress = None
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "reward" not in logs:

@@ -36,8 +36,9 @@ class MGRPOConfig(GRPOConfig):
     """A `GRPOConfig` and the correction layers. Every number below that TRL would default is written out, with its
     source.
 
-    "Second-hand" is the configuration file of a third party that followed the paper; "the paper does not say" means
-    that no source we could read names a value.
+    The paper could not be read in full. "Third party" is one other project's file of "paper hyperparameters", which its
+    author did not verify; "reviews" are public summaries that print the paper's layer-1 equation; "the paper does not
+    say" means that no source we could read names a value.
 
     Raises:
         ValueError: a combination that cannot train, with what to change.
@@ -65,7 +66,7 @@ class MGRPOConfig(GRPOConfig):
     )
     phrases: list[str] = field(
         default_factory=lambda: list(PHRASES),
-        metadata={"help": "Guiding phrases; one is drawn for each draft. Second-hand, two sources."},
+        metadata={"help": "Guiding phrases; one is drawn for each draft. Two independent sources give these seven."},
     )
     max_generated_tokens: int | None = field(
         default=None,
@@ -74,26 +75,31 @@ class MGRPOConfig(GRPOConfig):
         },
     )
 
-    # ---- the paper's objective (its layer-1 equation: 1/|o_i|, symmetric clip, KL inside the loss)
-    loss_type: str = "grpo"  # the equation's mean over responses of the mean over tokens; TRL's default is dapo
-    scale_rewards: str = "group"  # division by the group's standard deviation: "standard GRPO"
-    beta: float = 0.001  # second-hand; TRL's default is 0
-    use_bias_correction_kl: bool = False  # the equation has the plain k3 estimator; TRL's default is True
-    epsilon: float = 0.2  # the paper does not say; GRPO's and TRL's usual value
-    epsilon_high: float | None = 0.2  # the equation's clip is symmetric
+    # ---- the objective of the reviews' equation: 1/|o_i|, symmetric clip, KL inside the loss
+    loss_type: str = "grpo"  # reviews: the mean over responses of the mean over tokens; TRL's default is dapo
+    scale_rewards: str = "group"  # reviews: "standard GRPO", so division by the group's standard deviation
+    beta: float = 0.001  # third party; TRL's default is 0
+    use_bias_correction_kl: bool = False  # reviews: the plain KL term; TRL's default is True
+    epsilon: float = 0.2  # the paper does not say; GRPO's usual value
+    epsilon_high: float | None = 0.2  # reviews: the clip is symmetric
+    delta: float | None = None  # reviews: no second clip
+    importance_sampling_level: str = "token"  # reviews: a ratio for each token
+    mask_truncated_completions: bool = False  # the paper does not say
     num_iterations: int = 1  # the paper does not say
-    num_generations: int = 8  # G, second-hand
-    learning_rate: float = 5e-7  # second-hand
+    num_generations: int = 8  # G; third party
+    learning_rate: float = 5e-7  # third party
     lr_scheduler_type: str = "constant"  # the paper does not say; constant lets runs of different length be compared
     warmup_steps: float = 0  # the paper does not say
+    optim: str = "adamw_torch_fused"  # the paper does not say; TRL's default
     max_grad_norm: float = 1.0  # the paper does not say; TRL's default
     weight_decay: float = 0.0  # the paper does not say; TRL's default
     adam_beta1: float = 0.9  # the paper does not say; TRL's default
     adam_beta2: float = 0.999  # the paper does not say; TRL's default
+    adam_epsilon: float = 1e-8  # the paper does not say; TRL's default
     temperature: float = 1.0  # the paper does not say; on-policy sampling needs 1
     top_p: float = 1.0  # the same
     top_k: int = 0  # the same
-    # the paper's 8196 exceeds its base model's context of 4,096 tokens; set by profile
+    # third party: 8196, more than the context of the base model that the paper seems to use; set it by model
     max_completion_length: int | None = 512
     # TRL samples in train mode: with dropout the sampler would be another policy than the one trained
     disable_dropout: bool = True

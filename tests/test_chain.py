@@ -4,6 +4,7 @@ then other settings.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -54,7 +55,7 @@ def test_summary_keeps_its_contract(summary, cfg):
             assert low - 1e-9 <= row[name] <= high + 1e-9
         assert (row["train_tokens"] == 0) == (row["arm"] == "base")
     assert summary["params"]["max_steps"] == 4 and summary["params"]["arms"]["grpo"] == {"num_layers": 1}
-    assert summary["environment"]["code_version"] == store.code_version()
+    assert summary["environment"]["code_version"] == store.CODE_VERSION
     assert set(summary["environment"]["packages"]) == set(store.PACKAGES)
 
 
@@ -135,22 +136,41 @@ def test_a_second_call_does_nothing_and_says_so(out, cfg):
 
 
 def test_a_changed_parameter_never_reuses_an_old_result(out):
-    jobs = {
-        job.name: job for job in plan(load_config("smoke", arm="base", output_root=str(out), learning_rate=0.5), {})
-    }
-    assert jobs["02_base_model"].done() and jobs["05_base"].done()
-    # the NF4 arm names its own learning rate: it does not depend on the changed one ... unless the user's word comes
-    # last
-    stale = [name for name, job in jobs.items() if not job.done()]
-    assert {"04_mgrpo-seed0", "03_grpo-seed0", "03_grpo_matched-seed0", "05_mgrpo-seed0", "06_figures"} <= set(stale)
-    more = plan(load_config("smoke", arm="base", output_root=str(out), test_problems=21), {})
-    assert [job.name for job in more if job.done()] == [
-        "02_base_model",
-        "04_mgrpo-seed0",
-        "03_grpo-seed0",
-        "04_mgrpo_nf4-seed0",
-        "03_grpo_matched-seed0",
-    ]
+    def done(**changes) -> set[str]:
+        cfg = load_config("smoke", arm="base", output_root=str(out), **changes)
+        return {job.name for job in plan(cfg, changes) if job.done()}
+
+    everything = done()
+    assert len(everything) == 13
+    assert done(learning_rate=0.5) == {"01_data", "02_base_model", "05_base"}
+    assert done(base_steps=151) == {"01_data"}
+    trained = {name for name in everything if name[:2] in ("02", "03", "04")}
+    assert done(test_problems=21) == trained
+    assert done(eval_phrase=2) == trained | {"01_data"}
+
+
+def test_only_what_is_missing_is_made_again_and_the_rest_follows(out):
+    records = out / "results" / "smoke" / "records" / "grpo-seed0.jsonl"
+    before = records.read_text()
+    (out / "results" / "smoke" / "runs" / "05_grpo-seed0.ipynb").unlink()
+    done = call("reproduce", "--profile", "smoke", "--out", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 of 13 steps" in done.stdout, "the evaluation alone; the summary still holds"
+    assert records.read_text() == before, "the same model and code give the same attempts, to the letter"
+    again = call("reproduce", "--profile", "smoke", "--out", str(out))
+    assert again.returncode == 0 and "13 of 13 steps" in again.stdout
+
+
+def test_a_failing_notebook_is_named_and_what_was_there_stays(out, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    (copy / "results" / "smoke" / "runs" / "05_base.ipynb").unlink()
+    shutil.rmtree(copy / "results" / "smoke" / "runs" / "base" / "model")
+    done = call("reproduce", "--profile", "smoke", "--out", str(copy))
+    assert done.returncode == 1
+    assert "FAILED  05_base" in done.stdout and "not trained with these parameters" in done.stdout
+    assert (copy / "results" / "smoke" / "runs" / "05_base.failed.ipynb").exists()
+    assert store.read_json(copy / "results" / "smoke" / "records" / "base.json")["arm"] == "base", "given back"
 
 
 def test_figures_are_redrawn_without_torch(out):
@@ -173,7 +193,8 @@ def test_figures_are_redrawn_without_torch(out):
         (["--profile", "smoke", "--params", "learning_rat=1"], "did you mean 'learning_rate'"),
         (["--profile", "smoke", "--params", "learning_rate=fast"], "'learning_rate' is 'fast'"),
         (["--profile", "smok"], "did you mean 'smoke'"),
-        (["--profile", "smoke", "--seeds", "0,x"], "'seeds.1' is 'x'"),
+        (["--profile", "smoke", "--seeds", "0,x"], "cannot read the seeds"),
+        (["--profile", "smoke", "--params", "arm=grpo"], "chosen by the profile's arms"),
         (["--profile", "smoke", "--params", "learning_rate"], "write name=value"),
     ],
 )

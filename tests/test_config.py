@@ -2,7 +2,15 @@
 
 import pytest
 
-from mgrpo_lib.config import ConfigError, TrainSettings, from_notebook, load_config, parse_assignments, profile_names
+from mgrpo_lib.config import (
+    ConfigError,
+    TrainSettings,
+    from_notebook,
+    load_config,
+    parse_assignments,
+    parse_seeds,
+    profile_names,
+)
 
 
 @pytest.mark.parametrize("profile", profile_names())
@@ -38,6 +46,12 @@ def test_arms_differ_only_in_what_the_profile_says():
         ({"micro_batch_size": 7}, "does not divide.*use 4"),
         ({"layer_weights": [1.0]}, "one weight a layer"),
         ({"drafts_per_prompt": 99}, "exceeds num_generations"),
+        ({"loss_type": "grp"}, "'loss_type' is 'grp'"),
+        ({"benchmarks": ["chain"]}, "unknown benchmark 'chain'; did you mean"),
+        ({"seeds": [1, 1]}, "give each once"),
+        ({"match_tokens_of": "mgrpo"}, "belongs into an arm's line"),
+        ({"train_problems": 2}, "fewer than prompts_per_step"),
+        ({"arms": {"mgrpo": {"match_tokens_of": "a"}, "a": {"match_tokens_of": "mgrpo"}}}, "itself matches"),
         ({"load_in_4bit": True}, "set lora_rank"),
         ({"arms": {"mgrpo": {"learning_rte": 1.0}}}, "did you mean 'learning_rate'"),
         ({"arms": {"mgrpo": {"test_problems": 1}}}, "may only change training settings"),
@@ -56,6 +70,12 @@ def test_unknown_profile_is_refused():
 
 def test_none_means_as_the_profile_says():
     assert load_config("cpu", learning_rate=None) == load_config("cpu")
+
+
+def test_seeds_are_read_with_commas_or_blanks():
+    assert parse_seeds("0,1, 2") == parse_seeds("0 1 2") == [0, 1, 2]
+    with pytest.raises(ConfigError, match="whole numbers"):
+        parse_seeds("0,-1")
 
 
 def test_assignments_read_numbers_as_numbers():

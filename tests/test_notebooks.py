@@ -77,7 +77,7 @@ def test_prose_teaches(path):
     for needed in ("writes", "time, memory"):
         assert needed in prose[0]
     text = "\n".join(prose)
-    assert "**To try next:**" in text and "**To check:**" in text
+    assert "**To try next" in text and "**To check:**" in text
     assert len(text.split()) >= 150
     if path.stem not in ("00_overview",):
         assert "$$" in text or "toy" in text.lower() or "x_{k}" in text

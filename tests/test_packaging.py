@@ -78,7 +78,7 @@ def fake_python(folder, body: str) -> str:
     ("body", "environment", "message"),
     [
         (
-            'case "$*" in *version*) echo "Python 3.9.2";; *) exit 1;; esac',
+            'case "$*" in --version) echo "Python 3.9.2";; *) exit 1;; esac',
             {},
             "Python 3.11 or 3.12 is needed, found: Python 3.9.2",
         ),

@@ -1,5 +1,7 @@
 """The committed reference results: made by the committed code, and README shows exactly them."""
 
+import shutil
+
 import pytest
 
 from mgrpo_lib import report, store
@@ -15,14 +17,14 @@ def summary():
 
 
 def test_made_by_this_code_with_these_parameters(summary):
-    assert summary["environment"]["code_version"] == store.code_version(), (
+    assert summary["environment"]["code_version"] == store.CODE_VERSION, (
         "the experiment's code changed: make reproduce PROFILE=cpu, and commit"
     )
     assert summary["key"] == store.summary_key(CFG)
     for run in store.all_runs(CFG):
         manifest = store.read_json(run.run_folder / "run.json")
         assert manifest["key"] == store.run_key(run)
-        assert manifest["environment"]["code_version"] == store.code_version()
+        assert manifest["environment"]["code_version"] == store.CODE_VERSION
 
 
 def test_tables_and_readme_are_generated_from_it(summary, tmp_path):
@@ -34,12 +36,12 @@ def test_tables_and_readme_are_generated_from_it(summary, tmp_path):
         assert (SUMMARY.parent / f"{name}.md").read_text(encoding="utf-8") == report.markdown(table(summary))
 
 
-def test_summary_follows_from_the_committed_records(summary):
-    records = report.load_records(CFG)
-    for row in summary["rows"]:
-        first, second = records[row["arm"]][row["benchmark"]]
-        assert row["acc_t1"] == pytest.approx(first.mean()) and row["acc_t2"] == pytest.approx(second.mean())
-        assert first.shape == (max(1, len(row["seeds"])), row["n"])
+def test_summary_follows_from_the_committed_records(summary, tmp_path):
+    """Every row, interval and contrast, computed again from the records in another folder."""
+    shutil.copytree(CFG.results, tmp_path / "results" / "cpu", ignore=shutil.ignore_patterns("model", "*.ipynb"))
+    (tmp_path / "results" / "cpu" / "summary.json").unlink()
+    again = report.summarise(load_config("cpu", arm="base", output_root=str(tmp_path)))
+    assert again == summary
 
 
 def test_every_arm_learnt_and_left_headroom(summary):
@@ -49,7 +51,8 @@ def test_every_arm_learnt_and_left_headroom(summary):
     for arm in CFG.arms:
         assert len(rows[arm, "chains"]["acc_t1_seeds"]) >= 3
         assert all(accuracy >= base + 0.20 for accuracy in rows[arm, "chains"]["acc_t1_seeds"])
-        assert any(rows[arm, benchmark][f"acc_t{k}"] < 0.98 for benchmark in CFG.benchmarks for k in (1, 2))
+    chains = [benchmark for benchmark in CFG.benchmarks if benchmark != "blanks"]
+    assert all(rows[arm, benchmark]["acc_t1"] < 1 for arm in CFG.arms for benchmark in chains)
 
 
 def test_matched_arm_generated_as_many_tokens(summary):

@@ -19,7 +19,7 @@ for candidate in ${PYTHON:-python3 python3.12 python3.11}; do
 done
 if [ -z "$found" ]; then
     have=$(python3 --version 2>/dev/null || echo "no python3")
-    stop "Python 3.11 or 3.12 is needed, found: ${PYTHON:-$have}. Install one (Debian: apt-get install python3 python3-venv) or name it: make setup PYTHON=/path/to/python3.12"
+    stop "Python 3.11 or 3.12 is needed, found: ${PYTHON:-$have}. Install one (Debian 12, Ubuntu 24.04: apt-get install python3 python3-venv; elsewhere pyenv, uv or conda) or name it: make setup PYTHON=/path/to/python3.12"
 fi
 "$found" -c 'import venv, ensurepip' 2>/dev/null || stop "$found has no venv module. Install it (Debian: apt-get install python3-venv)"
 command -v make >/dev/null 2>&1 || echo "setup: make is not installed (Debian: apt-get install make); without it use .venv/bin/python -m mgrpo_lib reproduce" >&2
