@@ -273,6 +273,7 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
         "MPLBACKEND": "agg",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_DISABLE": "1",  # bars flood executed notebooks
         "PYTHONWARNINGS": "ignore",
     }
     if threads:
