@@ -146,7 +146,7 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_json(path: Path, value: Any) -> Path:
-    return write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+    return write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:
