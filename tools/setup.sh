@@ -25,7 +25,7 @@ fi
 command -v make >/dev/null 2>&1 || echo "setup: make is not installed (Debian: apt-get install make); without it use .venv/bin/python -m mgrpo_lib reproduce" >&2
 
 free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1024 / 1024) }')
-[ -x .venv/bin/python ] || [ "$free" -ge "${MGRPO_SETUP_GB:-4}" ] || stop "only $free GB of disk are free here and about ${MGRPO_SETUP_GB:-4} are needed. Free some, or clone to a larger disk"
+[ -x .venv/bin/python ] || [ "$free" -ge "${MGRPO_SETUP_GB:-6}" ] || stop "only $free GB of disk are free here and about ${MGRPO_SETUP_GB:-6} are needed. Free some, or clone to a larger disk"
 
 if [ -x .venv/bin/python ] && ! .venv/bin/python -c "$fits" 2>/dev/null; then
     rm -rf .venv
