@@ -7,6 +7,7 @@ below. An unknown name or a wrong type stops the run before any work, with the n
 import ast
 import contextlib
 import difflib
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -268,7 +269,8 @@ def from_notebook(namespace: dict[str, Any]) -> Config:
 
     Both cells begin with the comment ``# Parameters``, so their sources are found in IPython's history, and every name
     assigned there must be a
-    setting: a typing error stops the notebook, also one passed on papermill's own command line.
+    setting: a typing error stops the notebook, also one passed on papermill's own command line. Where torch is loaded and
+    the model is the miniature, it is told to use one thread.
 
     Raises:
         ConfigError: as `load_config`.
@@ -285,4 +287,9 @@ def from_notebook(namespace: dict[str, Any]) -> Config:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
     ]
     values = {name: namespace[name] for name in dict.fromkeys(names)}
-    return load_config(**values) if "profile" in values else load_config("cpu", **values)
+    cfg = load_config(**values) if "profile" in values else load_config("cpu", **values)
+    if cfg.model == "miniature" and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(
+            1
+        )  # too small for more: on a busy machine two threads are ten times slower
+    return cfg

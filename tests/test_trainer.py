@@ -159,8 +159,8 @@ class Recording(MGRPOTrainer):
 
 
 def generated(model_folder, tmp_path, **options):
-    """A trainer that has generated one batch of both layers and not yet stepped."""
-    trainer = build(Recording, MGRPOConfig, model_folder, tmp_path, num_corrections=4, drafts_per_prompt=2, **options)
+    """A trainer that has generated one batch of both layers and not yet stepped; H = 3 differs from G = 4."""
+    trainer = build(Recording, MGRPOConfig, model_folder, tmp_path, num_corrections=3, drafts_per_prompt=2, **options)
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1  # set by `train`, which is not called here
     trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
@@ -175,7 +175,7 @@ def recorded(model_folder, tmp_path):
 def test_layer_2_prompts_are_question_draft_phrase_token_for_token(recorded):
     tokenizer, drafts, batch = recorded.processing_class, recorded.drafts, recorded._correction_batches[0]
     prompts = [ids[mask.bool()].tolist() for ids, mask in zip(batch["prompt_ids"], batch["prompt_mask"], strict=True)]
-    assert len(prompts) == 2 * 2 * 4  # questions x drafts x corrections
+    assert len(prompts) == 2 * 2 * 3  # questions x drafts x corrections
     phrases = [tokenizer(guidance(phrase), add_special_tokens=False)["input_ids"] for phrase in PHRASES]
     possible = [
         correction_ids(prompt, completion, phrase, {tokenizer.eos_token_id})
@@ -183,7 +183,7 @@ def test_layer_2_prompts_are_question_draft_phrase_token_for_token(recorded):
         for phrase in phrases
     ]
     assert all(prompt in possible for prompt in prompts)
-    groups = [prompts[i : i + 4] for i in range(0, len(prompts), 4)]
+    groups = [prompts[i : i + 3] for i in range(0, len(prompts), 3)]
     assert all(all(prompt == group[0] for prompt in group) for group in groups), (
         "a group must share one draft and one phrase"
     )
@@ -199,7 +199,8 @@ def test_layer_2_batch_and_loss_equal_trl_on_the_built_prompts(options, model_fo
     """
     recorded = generated(model_folder, tmp_path, **options)
     ours, corrections = recorded._correction_batches[0], recorded.corrections
-    plain = build(GRPOTrainer, GRPOConfig, model_folder, tmp_path, num_generations=4, **options)
+    sizes = {"num_generations": 3, "per_device_train_batch_size": 12}
+    plain = build(GRPOTrainer, GRPOConfig, model_folder, tmp_path, **sizes, **options)
     plain.model.train()
     plain.current_gradient_accumulation_steps = 1
     # the same tokens: a garbled draft may not survive decoding and tokenising, which is why the trainer does neither
@@ -237,10 +238,10 @@ def test_every_correction_is_used_once_in_each_iteration(model_folder, tmp_path)
 
 
 def test_advantages_are_relative_to_the_corrections_of_one_draft(recorded):
-    rewards = recorded.corrections.rewards.view(-1, 4)
+    rewards = recorded.corrections.rewards.view(-1, 3)
     expected = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
     torch.testing.assert_close(
-        recorded._correction_batches[0]["advantages"].view(-1, 4), expected, rtol=1e-5, atol=1e-6
+        recorded._correction_batches[0]["advantages"].view(-1, 3), expected, rtol=1e-5, atol=1e-6
     )
 
 
@@ -267,7 +268,7 @@ def test_accumulation_slices_leave_the_gradient(recorded):
     expected = torch.cat([p.grad.flatten() for p in recorded.model.parameters()])
     recorded.model.zero_grad()
     parts = recorded._split(whole, 4)
-    assert sorted(len(part["advantages"]) for part in parts) == [4, 4, 4, 4]
+    assert sorted(len(part["advantages"]) for part in parts) == [3, 3, 3, 3]
     for part in parts:
         (loss(recorded, recorded.model, part) / 4).backward()
     torch.testing.assert_close(
