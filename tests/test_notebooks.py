@@ -15,7 +15,7 @@ from mgrpo_lib.runner import NOTEBOOKS, check_notebook
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 NAMES = ["00_overview", "01_data", "02_base_model", "03_grpo", "04_mgrpo", "05_benchmarks", "06_figures"]
-BANNED = r"\binput\(|notebook_login|getpass|os\.chdir|!nohup|!pip|%cd|/home/|/root/|C:\\"
+BANNED = r"\binput\(|notebook_login|getpass|os\.chdir|!nohup|!pip|%cd|/(home|root)/|C:\\"
 
 
 def code_cells(path):
