@@ -93,28 +93,26 @@ def test_a_lost_tag_is_noticed(tmp_path):
         check_notebook(tmp_path / "03_grpo.ipynb")
 
 
-def test_papermill_itself_refuses_a_misspelt_parameter(tmp_path):
-    with pytest.raises(papermill.PapermillExecutionError, match="did you mean 'test_problems'"):
-        papermill.execute_notebook(
-            str(NOTEBOOKS / "01_data.ipynb"),
-            str(tmp_path / "out.ipynb"),
-            parameters={"profile": "smoke", "output_root": str(tmp_path), "test_problem": 3},
-            cwd=str(NOTEBOOKS),
-            progress_bar=False,
-            kernel_name="python3",
-        )
-    assert not (tmp_path / "results").exists()
-
-
-def test_injected_parameters_arrive(tmp_path):
+def execute(name: str, folder, **parameters) -> None:
+    """Runs a notebook as papermill's own command line would, without the runner's checks."""
     papermill.execute_notebook(
-        str(NOTEBOOKS / "01_data.ipynb"),
-        str(tmp_path / "out.ipynb"),
-        parameters={"profile": "smoke", "output_root": str(tmp_path), "test_problems": 7},
+        str(NOTEBOOKS / f"{name}.ipynb"),
+        str(folder / "out.ipynb"),
+        parameters={"profile": "smoke", "output_root": str(folder), **parameters},
         cwd=str(NOTEBOOKS),
         progress_bar=False,
         kernel_name="python3",
     )
+
+
+def test_papermill_itself_refuses_a_misspelt_parameter(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match="did you mean 'test_problems'"):
+        execute("01_data", tmp_path, test_problem=3)
+    assert not (tmp_path / "results").exists()
+
+
+def test_injected_parameters_arrive(tmp_path):
+    execute("01_data", tmp_path, test_problems=7)
     card = json.loads((tmp_path / "results" / "smoke" / "data.json").read_text())
     assert card["sets"]["chains_long"]["rows"] == 7
     assert all(entry["shared_with_train"] == 0 for entry in card["sets"].values())
