@@ -7,7 +7,6 @@ below. An unknown name or a wrong type stops the run before any work, with the n
 import ast
 import contextlib
 import difflib
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,11 +40,29 @@ class TrainSettings(_Settings):
     are known.
     """
 
-    num_layers: int = Field(2, ge=1, description="1: GRPO; 2: MGRPO")
+    num_layers: int = Field(2, ge=1, description="1: GRPO; 2: MGRPO; 3: corrections are corrected again; ...")
     num_generations: int = Field(8, ge=2, description="G: responses a question")
-    drafts_per_prompt: int = Field(2, ge=0, description="drafts of each question passed on to layer 2; 0: all G")
-    num_corrections: int = Field(4, ge=2, description="H: corrections a draft")
-    layer_weights: list[float] = Field([1.0, 1.0], description="weight of each layer's loss")
+    drafts_per_prompt: int = Field(
+        2, ge=0, description="drafts of each question that a layer passes on, at most; 0: all"
+    )
+    select_drafts: Literal["all", "wrong", "mixed"] = Field(
+        "all", description="which drafts are passed on: all blindly, wrong ones, or half wrong and half right"
+    )
+    num_corrections: int = Field(4, ge=1, description="H: corrections a draft")
+    keep_corrections: Literal["all", "successes"] = Field(
+        "all", description="corrections that are trained on; successes: 'dynamic verification' as it is retold"
+    )
+    correction_advantage: Literal["group", "difference", "progress"] = Field(
+        "group", description="relative to the draft's corrections; r2 - r1; or SCoRe's bonus relative to the question's"
+    )
+    progress_bonus: float = Field(10.0, ge=0, description="progress only: SCoRe's weight of r2 - r1")
+    schedule: Literal["joint", "alternating"] = Field(
+        "joint", description="joint: all layers in each step; alternating: a step for each layer in turn"
+    )
+    layer_weights: list[float] | None = Field(None, description="weight of each layer's loss; None: 1 each")
+    phrase_role: Literal["assistant", "user"] = Field(
+        "assistant", description="who says the guiding phrase, in training and at test; user: chat models only"
+    )
     prompts_per_step: int = Field(16, ge=1, description="questions an optimizer step")
     micro_batch_size: int = Field(
         128, ge=1, description="layer-1 rows of one forward pass; a divisor of prompts_per_step * num_generations"
@@ -159,8 +176,7 @@ def load_config(profile: str, **overrides: Any) -> Config:
     """
     if profile not in profile_names():
         raise ConfigError(f"unknown profile {profile!r}; {nearest(str(profile), profile_names())}")
-    text = (ROOT / "profiles" / f"{profile}.yaml").read_text(encoding="utf-8")
-    base = yaml.safe_load(text)
+    base = _profile(profile)
     overrides = {name: value for name, value in overrides.items() if value is not None}
     if "match_tokens_of" in overrides:
         raise ConfigError(
@@ -187,6 +203,12 @@ def load_config(profile: str, **overrides: Any) -> Config:
     return cfg
 
 
+def _profile(name: str) -> dict[str, Any]:
+    """The settings in a profile's file, over those of the profile that it names with ``extends``."""
+    content = yaml.safe_load((ROOT / "profiles" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return {**(_profile(content.pop("extends")) if "extends" in content else {}), **content}
+
+
 def _check_names(values: dict[str, Any], where: str) -> None:
     for name in values:
         if name not in Config.model_fields:
@@ -196,6 +218,30 @@ def _check_names(values: dict[str, Any], where: str) -> None:
 def _sentence(error: dict) -> str:
     name = ".".join(str(part) for part in error["loc"])
     return f"parameter {name!r} is {error['input']!r} ({type(error['input']).__name__}): {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _check_correction(cfg: Config) -> None:
+    """Correction layers that would have nothing to learn from; `MGRPOConfig` refuses the same."""
+    if cfg.num_layers == 1:
+        return
+    by_draft = cfg.correction_advantage == "group"
+    alone = cfg.num_corrections == 1 and (by_draft or cfg.drafts_per_prompt == 1)
+    if alone and cfg.correction_advantage != "difference":
+        raise ConfigError(
+            "num_corrections 1: relative to itself alone the advantage of a correction is always zero; use 2 or more, or "
+            "correction_advantage difference"
+        )
+    if cfg.keep_corrections == "successes" and cfg.correction_advantage != "difference":
+        raise ConfigError(
+            "keep_corrections successes leaves rewards of 1 alone: relative to their own mean all advantages are zero; set "
+            "correction_advantage difference, or keep all"
+        )
+    if cfg.select_drafts == "mixed" and cfg.drafts_per_prompt < 2:
+        raise ConfigError(
+            "select_drafts mixed takes half wrong and half right drafts; set drafts_per_prompt to 2 or more"
+        )
+    if cfg.phrase_role == "user" and cfg.template == "miniature":
+        raise ConfigError("phrase_role user needs a chat model; the miniature has no turns, use assistant")
 
 
 def _check_sense(cfg: Config) -> None:
@@ -210,10 +256,11 @@ def _check_sense(cfg: Config) -> None:
         raise ConfigError(
             f"train_problems {cfg.train_problems} are fewer than prompts_per_step {cfg.prompts_per_step}; no step could be made"
         )
-    if len(cfg.layer_weights) != cfg.num_layers and cfg.num_layers > 1:
+    if cfg.layer_weights is not None and len(cfg.layer_weights) != cfg.num_layers > 1:
         raise ConfigError(
             f"layer_weights has {len(cfg.layer_weights)} entries for {cfg.num_layers} layers; give one weight a layer"
         )
+    _check_correction(cfg)
     if cfg.drafts_per_prompt > cfg.num_generations and cfg.num_layers > 1:
         raise ConfigError(
             f"drafts_per_prompt {cfg.drafts_per_prompt} exceeds num_generations {cfg.num_generations}; use at most that, or 0 for all"
@@ -269,8 +316,7 @@ def from_notebook(namespace: dict[str, Any]) -> Config:
 
     Both cells begin with the comment ``# Parameters``, so their sources are found in IPython's history, and every name
     assigned there must be a
-    setting: a typing error stops the notebook, also one passed on papermill's own command line. Where torch is loaded and
-    the model is the miniature, it is told to use one thread.
+    setting: a typing error stops the notebook, also one passed on papermill's own command line.
 
     Raises:
         ConfigError: as `load_config`.
@@ -287,9 +333,4 @@ def from_notebook(namespace: dict[str, Any]) -> Config:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
     ]
     values = {name: namespace[name] for name in dict.fromkeys(names)}
-    cfg = load_config(**values) if "profile" in values else load_config("cpu", **values)
-    if cfg.model == "miniature" and "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(
-            1
-        )  # too small for more: on a busy machine two threads are ten times slower
-    return cfg
+    return load_config(**values) if "profile" in values else load_config("cpu", **values)

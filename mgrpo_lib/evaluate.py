@@ -9,9 +9,9 @@ import torch
 
 from mgrpo_lib.config import Config
 from mgrpo_lib.data import test_problems, validation_problems
-from mgrpo_lib.models import load_policy
+from mgrpo_lib.models import MINIATURE, load_policy
 from mgrpo_lib.progress import Progress
-from mgrpo_lib.prompts import PHRASES, correction_ids, first_prompt, guidance
+from mgrpo_lib.prompts import PHRASES, check_context, correction_ids, first_prompt, guidance_ids
 from mgrpo_lib.rewards import extract_answer, same_answer
 from mgrpo_lib.store import environment, evaluation_key, finished, finished_run, validation_key, write_json, write_jsonl
 
@@ -61,10 +61,13 @@ def two_attempts(model, tokenizer, problems: list[dict], cfg: Config) -> list[di
         ]
     else:
         prompts = tokenizer(questions, add_special_tokens=False)["input_ids"]
-    guidance_ids = tokenizer(guidance(PHRASES[cfg.eval_phrase - 1]), add_special_tokens=False)["input_ids"]
+    between = guidance_ids(tokenizer, questions[0], PHRASES[cfg.eval_phrase - 1], cfg.phrase_role)
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # some models have no limit
+    if context is not None:
+        check_context(context, max(map(len, prompts)), len(between), 2, cfg.max_completion_length)
     first = generate(model, tokenizer, prompts, cfg.max_completion_length, cfg.eval_batch_size)
     ends = end_tokens(model, tokenizer)
-    again = [correction_ids(p, c, guidance_ids, ends) for p, c in zip(prompts, first, strict=True)]
+    again = [correction_ids(p, c, between, ends) for p, c in zip(prompts, first, strict=True)]
     second = generate(model, tokenizer, again, cfg.max_completion_length, cfg.eval_batch_size)
     records = [
         {"id": problem["id"], "question": problem["question"], "gold": problem["answer"]} for problem in problems
@@ -97,6 +100,8 @@ def _trained(cfg: Config):
             f"{cfg.run_name} is not trained with these parameters in {cfg.run_folder}; run its training notebook "
             f"first (or `make reproduce PROFILE={cfg.profile}`)"
         )
+    if cfg.model == MINIATURE:
+        torch.set_num_threads(1)  # too small for more
     return load_policy(cfg)
 
 

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -15,6 +16,7 @@ from transformers import (
 )
 
 from mgrpo_lib.config import Config
+from mgrpo_lib.quantized import keep_4bit_trainable
 
 MINIATURE = "miniature"
 # it warns at every import that an optional CPU kernel is not installed
@@ -79,22 +81,11 @@ def load_base(
         dtype=dtype,
         quantization_config=quantization,
         use_safetensors=True,
-        device_map=None if cpu else {"": 0},
+        device_map=None if cpu else {"": PartialState().local_process_index},  # one GPU for each process
     )
     if load_in_4bit:
         keep_4bit_trainable(model)
     return model
-
-
-def keep_4bit_trainable(model: PreTrainedModel) -> None:
-    """Stops bitsandbytes from repacking 4-bit weights at the first evaluation on CPUs with AVX512-BF16: training after
-    it would crash.
-    """
-    from bitsandbytes.nn import Linear4bit
-
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
 
 
 def lora_config(cfg: Config):
@@ -108,15 +99,6 @@ def lora_config(cfg: Config):
     return LoraConfig(
         r=cfg.lora_rank, lora_alpha=cfg.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-
-
-def adapters_to_float32(model: torch.nn.Module) -> None:
-    """Undoes TRL's cast of the adapters of a quantised model to bfloat16, in which a learning rate of 1e-5 moves next
-    to nothing.
-    """
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
 
 
 def load_policy(cfg: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -140,3 +122,26 @@ def load_policy(cfg: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     else:
         model = load_base(str(folder), on_cpu(cfg))
     return model.eval(), load_tokenizer(base_location(cfg))
+
+
+def merge_adapter(cfg: Config, folder: str | Path) -> Path:
+    """Writes the model of an arm and seed that was trained with LoRA as one dense model, with its tokenizer.
+
+    The adapter is merged into the *dense* base, also if it was trained on the 4-bit one: merging into packed weights
+    would round the result to 4 bits again.
+
+    Raises:
+        FileNotFoundError: the run has not been trained yet.
+        ValueError: the arm was trained without LoRA; its model folder is dense already.
+    """
+    adapter = cfg.run_folder / "model"
+    if not adapter.exists():
+        raise FileNotFoundError(f"no trained model in {adapter}; train {cfg.run_name} first")
+    if not (adapter / "adapter_config.json").exists():
+        raise ValueError(f"{adapter} holds no adapter: {cfg.run_name} was trained without LoRA and is dense already")
+    from peft import PeftModel
+
+    merged = PeftModel.from_pretrained(load_base(base_location(cfg), on_cpu(cfg)), adapter).merge_and_unload()
+    merged.save_pretrained(folder)
+    load_tokenizer(base_location(cfg)).save_pretrained(folder)
+    return Path(folder)

@@ -48,15 +48,63 @@ def first_prompt(question: str, template: str) -> Prompt:
 
 
 def guidance(phrase: str) -> str:
-    """What stands between a draft and its correction."""
+    """What stands between a draft and its correction in the assistant's voice."""
     return f"\n{phrase}\n"
 
 
-def correction_prompt(prompt: Prompt, completion: Prompt, phrase: str) -> Prompt:
-    """The layer-2 prompt as text or messages: question, whole draft, guiding phrase, in the assistant's voice."""
+def user_turn(tokenizer, prompt: Prompt, phrase: str, **template) -> str:
+    """What stands between a draft and its correction if the *user* says the phrase: the end of the assistant's turn,
+    the user's turn, the opening of the next answer, all in the words of the model's chat template.
+
+    Many templates leave the ``<think>`` part of earlier answers out (Qwen3, DeepSeek-R1). That cannot happen here: the
+    template only writes what stands around a placeholder, and the draft's own tokens take its place.
+
+    Args:
+        tokenizer: with a chat template.
+        prompt: any layer-1 conversation.
+        template: further arguments of ``apply_chat_template``.
+
+    Raises:
+        ValueError: a plain-text prompt, or a template that changes what stands before a draft once a turn follows it.
+    """
+    if isinstance(prompt, str):
+        raise ValueError(
+            "phrase_role='user' needs conversations, and the prompt is plain text; use phrase_role='assistant'"
+        )
+    placeholder = "(here stands the draft)"
+    turns = [*prompt, {"role": "assistant", "content": placeholder}, {"role": "user", "content": phrase}]
+    texts = [
+        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **template)
+        for messages in (prompt, turns)
+    ]
+    before, found, after = texts[1].partition(placeholder)
+    if not found or phrase not in after or not texts[0].startswith(before):
+        raise ValueError(
+            "this chat template rewrites the conversation before a draft once a user's turn follows, so the draft would "
+            "stand in another context than it was written in; use phrase_role='assistant', or another chat_template"
+        )
+    return after
+
+
+def guidance_ids(tokenizer, prompt: Prompt, phrase: str, role: str, **template) -> list[int]:
+    """The tokens of `guidance` (role ``assistant``) or of `user_turn` (role ``user``)."""
+    text = guidance(phrase) if role == "assistant" else user_turn(tokenizer, prompt, phrase, **template)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def correction_prompt(prompt: Prompt, completion: Prompt, phrase: str, role: str = "assistant") -> Prompt:
+    """The layer-2 prompt as text or messages: question, whole draft, guiding phrase, in the assistant's voice or as a
+    turn of the user. Reward functions and the log see this; the model sees `correction_ids`.
+    """
     if isinstance(prompt, str):
         return prompt + completion + guidance(phrase)
-    return [*prompt, {"role": "assistant", "content": completion[-1]["content"] + guidance(phrase)}]
+    draft = completion[-1]["content"]
+    if prompt[-1]["role"] == "assistant":  # the draft is itself a correction: the same turn goes on
+        *prompt, begun = prompt
+        draft = begun["content"] + draft
+    if role == "user":
+        return [*prompt, {"role": "assistant", "content": draft}, {"role": "user", "content": phrase}]
+    return [*prompt, {"role": "assistant", "content": draft + guidance(phrase)}]
 
 
 def correction_ids(
@@ -64,7 +112,29 @@ def correction_ids(
 ) -> list[int]:
     """The same in tokens, exactly as the policy wrote them: no decoding and re-tokenising of the draft.
 
-    The draft's end-of-sequence token is dropped, since the assistant goes on speaking; a truncated draft has none.
+    The draft's end-of-sequence token is dropped: either the assistant goes on speaking, or `guidance_ids` begin with
+    it. A truncated draft has none.
     """
     ended = bool(completion_ids) and completion_ids[-1] in eos_ids
     return prompt_ids + (completion_ids[:-1] if ended else completion_ids) + guidance_ids
+
+
+def check_context(context: int, question: int, phrase: int, attempts: int, attempt: int) -> None:
+    """Refuses attempts and phrases that cannot all stand in a model's context.
+
+    Args:
+        context, question, phrase, attempt: tokens of the context, the longest question, the longest phrase, one
+            attempt at most.
+        attempts: how many of them follow each other.
+
+    Raises:
+        ValueError: with the length that fits.
+    """
+    between = (attempts - 1) * phrase
+    if question + between + attempts * attempt > context:
+        fits = max((context - question - between) // attempts, 0)
+        raise ValueError(
+            f"the longest question ({question} tokens), {attempts} attempts of max_completion_length={attempt} and the "
+            f"phrases between them ({between}) exceed the model's context of {context} tokens; set max_completion_length "
+            f"to {fits} or less, use fewer layers, or leave out the longest questions"
+        )

@@ -17,7 +17,19 @@ from typing import Any
 
 from mgrpo_lib.config import ROOT, Config, EvalSettings, ModelSettings, TrainSettings
 
-EXPERIMENT_MODULES = ("data", "evaluate", "miniature", "models", "prompts", "rewards", "train", "trainer")
+EXPERIMENT_MODULES = (
+    "arguments",
+    "corrections",
+    "data",
+    "evaluate",
+    "miniature",
+    "models",
+    "prompts",
+    "quantized",
+    "rewards",
+    "train",
+    "trainer",
+)
 REPORT_MODULES = ("report", "stats")
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
 
@@ -74,12 +86,12 @@ def run_key(cfg: Config) -> str:
 
 
 def validation_key(cfg: Config) -> str:
-    how = (cfg.validation_problems, cfg.eval_batch_size, cfg.eval_phrase, cfg.max_completion_length)
+    how = (cfg.validation_problems, cfg.eval_batch_size, cfg.eval_phrase, cfg.max_completion_length, cfg.phrase_role)
     return key_of("validation", how, run_key(cfg))
 
 
 def evaluation_key(cfg: Config) -> str:
-    return key_of("evaluation", cfg.settings(EvalSettings), cfg.max_completion_length, run_key(cfg))
+    return key_of("evaluation", cfg.settings(EvalSettings), cfg.max_completion_length, cfg.phrase_role, run_key(cfg))
 
 
 def finished(manifest: Path, key: str) -> dict[str, Any] | None:

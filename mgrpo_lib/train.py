@@ -1,21 +1,27 @@
 """The two kinds of training that a profile asks for: the miniature's base model, and a GRPO or MGRPO run of one arm and
-seed.
+seed. `accelerate launch -m mgrpo_lib.train --profile ... --arm ... --seed ...` trains the same run as the notebook, in
+several processes.
 """
 
+import argparse
 import shutil
+import sys
 import time
 import warnings
 from dataclasses import fields
+from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from mgrpo_lib import miniature
-from mgrpo_lib.config import Config, ModelSettings, TrainSettings
+from mgrpo_lib.arguments import MGRPOConfig
+from mgrpo_lib.config import Config, ConfigError, ModelSettings, TrainSettings, load_config, parse_assignments
 from mgrpo_lib.data import fingerprint, training_problems
 from mgrpo_lib.models import (
-    adapters_to_float32,
+    MINIATURE,
     base_location,
     compute_dtype,
     load_base,
@@ -26,16 +32,28 @@ from mgrpo_lib.models import (
 from mgrpo_lib.progress import Progress
 from mgrpo_lib.prompts import PHRASES, first_prompt
 from mgrpo_lib.rewards import accuracy_reward
-from mgrpo_lib.store import base_key, environment, finished_run, replace_folder, run_key, write_json, write_jsonl
-from mgrpo_lib.trainer import MGRPOConfig, MGRPOTrainer
+from mgrpo_lib.store import (
+    base_key,
+    environment,
+    finished_run,
+    read_json,
+    replace_folder,
+    run_key,
+    write_json,
+    write_jsonl,
+)
+from mgrpo_lib.trainer import MGRPOTrainer
 
-# what metrics.jsonl keeps of each step; with the prefix layer2/ it is the second layer's
+# what metrics.jsonl keeps of each step; with the prefix layer2/ (layer3/ ...) it is a later layer's. Accuracy and shares
+# leave out fillers: rows that a process samples only because another one has more drafts to correct
 METRICS = {
     "step": "optimizer step",
     "loss": "sum of the layers' losses; near 0 by construction, since advantages are centred",
     "grad_norm": "norm of the joint gradient before clipping",
     "generated_tokens": "tokens sampled since the start, all layers",
     "num_tokens": "tokens sampled or read as prompt since the start, all layers",
+    "tokens": "tokens that the layer sampled in this step",
+    "accuracy": "share of the layer's completions that are right",
     "reward": "mean reward of the layer's completions",
     "reward_std": "its standard deviation",
     "frac_reward_zero_std": "share of groups whose rewards are all equal: no signal",
@@ -47,7 +65,9 @@ METRICS = {
     "step_time": "seconds",
     "fixed": "share of corrections that turned a wrong draft right",
     "broken": "share of corrections that turned a right draft wrong",
-    "copied": "share of corrections that repeat the draft to the letter",
+    "kept": "share of corrections that left a right draft right",
+    "copied": "share of corrections that repeat the draft token for token",
+    "used": "share of corrections that are trained on",
 }
 # arguments of transformers' Trainer that change numbers; all of TRL's and ours are kept
 NUMERICAL = [
@@ -82,7 +102,8 @@ def train_base(cfg: Config) -> dict:
         return done
     start, losses = time.monotonic(), []
     partial = _fresh(cfg)
-    if cfg.model == "miniature":
+    if cfg.model == MINIATURE:
+        _one_thread()
         progress = Progress(cfg.results / "progress" / "base.json", cfg.base_steps)
 
         def on_step(step: int, steps: int, loss: float) -> None:
@@ -119,6 +140,12 @@ def training_arguments(cfg: Config, output_dir: str) -> MGRPOConfig:
     it is known.
     """
     rows = cfg.prompts_per_step * cfg.num_generations
+    processes = PartialState().num_processes
+    if rows % (processes * cfg.micro_batch_size):
+        raise ConfigError(
+            f"{rows} rows a step (prompts_per_step * num_generations) cannot be shared by {processes} processes in micro-"
+            f"batches of micro_batch_size={cfg.micro_batch_size}; set micro_batch_size to a divisor of {rows / processes:g}"
+        )
     dtype, _ = compute_dtype(on_cpu(cfg))
     budget = matched_tokens(cfg)
     return MGRPOConfig(
@@ -127,10 +154,16 @@ def training_arguments(cfg: Config, output_dir: str) -> MGRPOConfig:
         num_layers=cfg.num_layers,
         num_generations=cfg.num_generations,
         drafts_per_prompt=cfg.drafts_per_prompt or None,
+        select_drafts=cfg.select_drafts,
         num_corrections=cfg.num_corrections,
-        layer_weights=cfg.layer_weights[: cfg.num_layers],
+        keep_corrections=cfg.keep_corrections,
+        correction_advantage=cfg.correction_advantage,
+        progress_bonus=cfg.progress_bonus,
+        schedule=cfg.schedule,
+        layer_weights=cfg.layer_weights,
+        phrase_role=cfg.phrase_role,
         per_device_train_batch_size=cfg.micro_batch_size,
-        gradient_accumulation_steps=rows // cfg.micro_batch_size,
+        gradient_accumulation_steps=rows // (processes * cfg.micro_batch_size),
         max_steps=cfg.max_steps if budget is None else 100 * cfg.max_steps,  # a budget of tokens ends the run by itself
         max_generated_tokens=budget,
         learning_rate=cfg.learning_rate,
@@ -192,63 +225,81 @@ def build_trainer(cfg: Config, output_dir: str) -> MGRPOTrainer:
             peft_config=lora_config(cfg),
         )
     trainer.remove_callback(PrinterCallback)
-    if cfg.load_in_4bit:
-        adapters_to_float32(trainer.model)
     return trainer
 
 
 def train(cfg: Config) -> dict:
-    """Trains one arm with one seed; model, metrics and manifest go to the run's folder, all at once at the end.
+    """Trains one arm with one seed; model, metrics and manifest go to the run's folder, all at once at the end. In
+    several processes (`accelerate launch`) the rows of a step are shared, and the first process writes.
 
     Returns:
         The manifest ``run.json``: key, params, train_tokens (generated, all layers), processed_tokens (with the
-        prompts), steps, seconds, how far the weights moved, environment. A run with the same key is not repeated; a missing base
-        model is trained first.
+        prompts), steps, seconds, how far the weights moved, environment. A run with the same key is not repeated; a
+        missing base model is trained first.
     """
+    processes = PartialState()
     key = run_key(cfg)
-    if done := finished_run(cfg):
+    with processes.main_process_first():  # the others find what the first one trained
+        done = finished_run(cfg)
+        base = train_base(cfg) if done is None else {}
+    if done:
         print(f"{cfg.run_name} reused, same parameters, code and base model (key {key})")
         return done
-    base = train_base(cfg)
+    if cfg.model == MINIATURE:
+        _one_thread()
     partial = _fresh(cfg)
     trainer = build_trainer(cfg, str(partial / "trainer"))
-    trainer.add_callback(_Report(cfg))
+    if processes.is_main_process:
+        print(f"computing in {compute_dtype(on_cpu(cfg))[1]}, in {processes.num_processes} process(es)")
+        trainer.add_callback(_Report(cfg))
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
     start = time.monotonic()
     trainer.train()
     seconds = round(time.monotonic() - start, 1)
+    if processes.is_main_process:
+        _write_run(cfg, trainer, partial, before, {"key": key, "base_key": base["key"], "seconds": seconds})
+    processes.wait_for_everyone()
+    return read_json(cfg.run_folder / "run.json")
+
+
+def _write_run(cfg: Config, trainer: MGRPOTrainer, partial: Path, before: dict, known: dict) -> None:
+    """Model, metrics, arguments and manifest of a finished run, moved to their place together."""
     after = {name: p.detach() for name, p in trainer.model.named_parameters() if name in before}
     moved = sum(float((after[name] - before[name]).norm() ** 2) for name in before) ** 0.5
     trainer.model.save_pretrained(partial / "model")
     shutil.rmtree(partial / "trainer", ignore_errors=True)
-    steps = [entry for entry in trainer.state.log_history if "reward" in entry]
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
     write_jsonl(partial / "metrics.jsonl", [_kept(entry) for entry in steps])
     write_json(partial / "arguments.json", numerical_arguments(trainer.args))
     done = {
-        "key": key,
+        **known,
         "arm": cfg.arm,
         "seed": cfg.seed,
         "params": {**cfg.settings(ModelSettings), **cfg.settings(TrainSettings)},
         "train_tokens": trainer.generated_tokens,
         "processed_tokens": int(steps[-1]["num_tokens"]),
         "steps": trainer.state.global_step,
-        "seconds": seconds,
+        "processes": trainer.accelerator.num_processes,
         "trainable_parameters": sum(p.numel() for p in before.values()),
         "weight_change": round(moved, 6),
         "training_set": fingerprint(training_problems(cfg)),
-        "base_key": base["key"],
         "environment": environment(),
     }
     write_json(partial / "run.json", done)
     replace_folder(partial, cfg.run_folder)
-    return done
 
 
-def _fresh(cfg: Config):
+def _one_thread() -> None:
+    """The miniature is too small for more: on a busy machine two threads are ten times slower than one."""
+    torch.set_num_threads(1)
+
+
+def _fresh(cfg: Config) -> Path:
     """An empty folder for a run that is not finished."""
     partial = cfg.run_folder.with_name(f".{cfg.run_name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    if PartialState().is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
     return partial
 
 
@@ -273,7 +324,7 @@ class _Report(TrainerCallback):
         self.progress = None
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "reward" not in logs:
+        if "loss" not in logs:
             return
         total = args.max_steps
         if self.budget is not None:
@@ -283,5 +334,33 @@ class _Report(TrainerCallback):
         if self.progress is None:
             self.progress = Progress(self.file, total)
         self.progress.total = total
-        second = f", after correction {logs['layer2/reward']:.2f}" if "layer2/reward" in logs else ""
-        self.progress.update(state.global_step, f"reward {logs['reward']:.2f}{second}")
+        names = {"reward": "reward", "layer2/reward": "after correction"}
+        self.progress.update(
+            state.global_step, ", ".join(f"{names[name]} {logs[name]:.2f}" for name in names if name in logs)
+        )
+
+
+def main() -> int:
+    """The command line: one run, by profile, arm and seed."""
+    parser = argparse.ArgumentParser(prog="accelerate launch -m mgrpo_lib.train", description=__doc__)
+    parser.add_argument("--profile", required=True, help="a file in profiles/")
+    parser.add_argument("--arm", default="mgrpo", help="an arm of the profile")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default="", help="folder of results/; default: the repository")
+    parser.add_argument("--params", default="", help="settings, such as 'learning_rate=2e-4 max_steps=50'")
+    given = parser.parse_args()
+    try:
+        settings = {**parse_assignments(given.params), "output_root": given.out or None}
+        done = train(load_config(given.profile, arm=given.arm, seed=given.seed, **settings))
+    except (ConfigError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if PartialState().is_main_process:
+        print(
+            f"{given.arm}, seed {given.seed}: {done['steps']} steps, {done['train_tokens']:,} tokens, {done['seconds']} s"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
