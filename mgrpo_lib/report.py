@@ -248,7 +248,7 @@ def markdown(table: pd.DataFrame) -> str:
 def update_readme(cfg: Config, readme: Path = ROOT / "README.md") -> bool:
     """Puts an experiment's results between README's markers; returns whether anything changed."""
     summary = store.read_json(cfg.results / "summary.json")
-    block = readme_block(summary, store.finished(cfg.results / "timing.json", summary["key"]))
+    block = readme_block(summary, store.finished(cfg.results / "timing.json", store.experiment_key(cfg)))
     text = readme.read_text(encoding="utf-8")
     new = re.sub(r"(<!-- results -->\n).*?(<!-- /results -->)", lambda m: m[1] + block + m[2], text, flags=re.DOTALL)
     if new != text:

@@ -168,7 +168,7 @@ def reproduce(
             return 1
         if len(pending) == len(jobs):  # the time of the whole chain, for the report
             whole = {
-                "key": store.summary_key(cfg),
+                "key": store.experiment_key(cfg),
                 "seconds": round(time.monotonic() - start),
                 "workers": workers,
                 "steps": {name: round(s) for name, s in seconds.items()},

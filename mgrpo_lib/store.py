@@ -143,6 +143,11 @@ def summary_key(cfg: Config) -> str:
     return key_of("summary", [evaluation_key(run) for run in all_runs(cfg)], code_hash(REPORT_MODULES))
 
 
+def experiment_key(cfg: Config) -> str:
+    """Key of all that was trained and evaluated, however it is summarised."""
+    return key_of("experiment", [evaluation_key(run) for run in all_runs(cfg)])
+
+
 def all_runs(cfg: Config) -> list[Config]:
     """Every model of the experiment: the base model, then each arm with each seed."""
     return [cfg.of_arm("base")] + [cfg.of_arm(arm, seed) for arm in cfg.arms for seed in cfg.seeds]

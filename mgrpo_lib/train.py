@@ -237,7 +237,7 @@ def train(cfg: Config) -> dict:
         prompts), steps, seconds, how far the weights moved, environment. A run with the same key is not repeated; a
         missing base model is trained first.
     """
-    processes = PartialState()
+    processes = PartialState(cpu=on_cpu(cfg))
     key = run_key(cfg)
     with processes.main_process_first():  # the others find what the first one trained
         done = finished_run(cfg)

@@ -60,7 +60,7 @@ def parity_reward(completions, **kwargs):
     return [float(sum(c.isdigit() for c in text) % 2 == 0) for text in completions]
 
 
-def build(trainer_class, config_class, folder, tmp_path, reward=parity_reward, **options):
+def build(trainer_class, config_class, folder, tmp_path, reward=parity_reward, template=None, **options):
     options = {**COMMON, "loss_type": "grpo", **options}
     lora = (
         LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -69,29 +69,31 @@ def build(trainer_class, config_class, folder, tmp_path, reward=parity_reward, *
     )
     torch.manual_seed(0)
     rows = miniature.problems("train", "train", 16)
+    prompts = [f"<q>{row['question']}<a>" for row in rows]
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    if template:
+        tokenizer.chat_template = template
+        prompts = [[{"role": "user", "content": row["question"]}] for row in rows]
     return trainer_class(
         model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
         reward_funcs=reward,
         args=config_class(output_dir=str(tmp_path), **options),
         train_dataset=Dataset.from_list(
-            [{"prompt": f"<q>{row['question']}<a>", "answer": row["answer"]} for row in rows]
+            [{"prompt": prompt, "answer": row["answer"]} for prompt, row in zip(prompts, rows, strict=True)]
         ),
-        processing_class=AutoTokenizer.from_pretrained(folder, padding_side="left"),
+        processing_class=tokenizer,
         peft_config=lora,
     )
 
 
-def chat(trainer_class, config_class, folder, tmp_path, **options):
+TEMPLATE = (
+    "{% for m in messages %}{{ '<q>' + m['content'] + '<a>' if m['role'] == 'user' else m['content'] }}{% endfor %}"
+)
+
+
+def chat(trainer_class, config_class, folder, tmp_path, template=TEMPLATE, **options):
     """The same in conversations: a chat template that writes the miniature's prompt."""
-    trainer = build(trainer_class, config_class, folder, tmp_path, **options)
-    trainer.processing_class.chat_template = (
-        "{% for m in messages %}{{ '<q>' + m['content'] + '<a>' if m['role'] == 'user' else m['content'] }}{% endfor %}"
-    )
-    rows = miniature.problems("train", "train", 16)
-    trainer.train_dataset = Dataset.from_list(
-        [{"prompt": [{"role": "user", "content": row["question"]}], "answer": row["answer"]} for row in rows]
-    )
-    return trainer
+    return build(trainer_class, config_class, folder, tmp_path, template=template, **options)
 
 
 def trained_weights(trainer) -> dict[str, torch.Tensor]:

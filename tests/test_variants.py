@@ -1,0 +1,209 @@
+"""What the trainer does with every variant: resuming, three layers, turns, verification, the user's voice, 4 bits."""
+
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from test_trainer import PHRASES, Recording, build, chat, differing, generated, parity_reward, trained_weights
+from trl import GRPOConfig, GRPOTrainer
+
+from mgrpo_lib import miniature
+from mgrpo_lib.arguments import MGRPOConfig
+from mgrpo_lib.corrections import correction_advantages
+from mgrpo_lib.trainer import MGRPOTrainer
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"beta": 0.05, "lora": True},
+        {"schedule": "alternating", "num_layers": 2},
+        {"num_layers": 3, "select_drafts": "wrong", "num_iterations": 2, "save_steps": 2},
+    ],
+    ids=["lora and kl", "alternating", "three layers"],
+)
+def test_two_steps_and_a_resume_equal_four_steps_bit_for_bit(options, model_folder, tmp_path):
+    options = {"num_corrections": 2, "save_strategy": "steps", "save_steps": 2, "max_steps": 4, **options}
+    whole = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path / "whole", **options)
+    expected = trained_weights(whole)
+    first = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path / "two", **options)
+    first.args.max_steps = 2
+    first.train()
+    second = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path / "two", **options)
+    second.train(resume_from_checkpoint=str(tmp_path / "two" / "checkpoint-2"))
+    resumed = {name: p.detach() for name, p in second.model.named_parameters()}
+    assert differing(expected, resumed) == []
+    assert second.generated_tokens == whole.generated_tokens > first.generated_tokens
+    for left, right in zip(whole.optimizer.state.values(), second.optimizer.state.values(), strict=True):
+        assert all(torch.equal(left[key], right[key]) for key in left)
+
+
+def test_layers_take_turns_and_the_second_one_corrects_the_drafts_of_the_first(model_folder, tmp_path):
+    seen = []
+
+    class Watching(Recording):
+        def _generate_and_score_completions(self, inputs):
+            batch = super()._generate_and_score_completions(inputs)
+            if self._layer == 1:
+                seen.append((self._main_layer, [row["answer"] for row in inputs], self._rollouts))
+            return batch
+
+    options = {"schedule": "alternating", "num_corrections": 2, "drafts_per_prompt": 1, "max_steps": 4}
+    trainer = build(Watching, MGRPOConfig, model_folder, tmp_path, **options)
+    trainer.train()
+    assert [layer for layer, _, _ in seen] == [1, 2, 1, 2]
+    assert seen[0][1] == seen[1][1] != seen[2][1], "both turns get the same questions, then come new ones"
+    drafts, corrections = seen[0][2], seen[1][2]
+    for prompt in corrections.prompts:
+        assert any(prompt.startswith(q + c) for q, c in zip(drafts.prompts, drafts.completions, strict=True))
+        assert any(phrase in prompt for phrase in PHRASES)
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert ["reward" in entry for entry in log] == [True, False, True, False]
+    assert ["layer2/reward" in entry for entry in log] == [False, True, False, True]
+
+
+def test_a_first_turn_is_trl_bit_for_bit(model_folder, tmp_path):
+    expected = trained_weights(build(GRPOTrainer, GRPOConfig, model_folder, tmp_path, max_steps=1))
+    turn = {"schedule": "alternating", "num_corrections": 2, "max_steps": 1}
+    assert differing(expected, trained_weights(build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, **turn))) == []
+
+
+def gradient_of(trainer, batch) -> torch.Tensor:
+    trainer.model.zero_grad()
+    trainer._term(trainer.model, 2, batch).backward()
+    return torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo", "bnpo"])
+def test_rows_that_are_not_trained_on_leave_the_gradient_of_the_rest(loss_type, model_folder, tmp_path):
+    """Successes alone: the masked batch has the gradient that TRL gives the successes without the others."""
+    rule = {"keep_corrections": "successes", "correction_advantage": "difference", "loss_type": loss_type}
+    trainer = generated(model_folder, tmp_path, **rule)
+    batch = trainer._correction_batches[0]
+    right = trainer.corrections.right
+    assert 0 < int(right.sum()) < len(right)
+    assert torch.equal(batch["completion_mask"].any(1), right)
+    short = {key: value if value.ndim == 0 else value[right] for key, value in batch.items() if key != "share"}
+    torch.testing.assert_close(gradient_of(trainer, batch), gradient_of(trainer, short), rtol=1e-4, atol=1e-6)
+    before = trainer.drafts.rewards[trainer.parents]
+    assert torch.equal(batch["advantages"], (trainer.corrections.rewards - before) * right)
+    assert list(trainer._logs["advantages"])[-len(right) :] == batch["advantages"].tolist()
+
+
+def test_the_progress_rule_is_relative_to_the_question(model_folder, tmp_path):
+    trainer = generated(model_folder, tmp_path, correction_advantage="progress", progress_bonus=2.0)
+    rewards, before = trainer.corrections.rewards, trainer.drafts.rewards[trainer.parents]
+    questions = torch.tensor(trainer.corrections.questions)
+    assert questions.tolist() == [0] * 6 + [1] * 6
+    expected = correction_advantages("progress", rewards, before, questions, 2.0, True)
+    assert torch.equal(trainer._correction_batches[0]["advantages"], expected)
+
+
+def test_wrong_drafts_alone_are_passed_on_and_none_are_made_up(model_folder, tmp_path):
+    trainer = generated(model_folder, tmp_path, select_drafts="wrong")
+    real = [i for i, question in zip(trainer.parents, trainer.corrections.questions, strict=True) if question >= 0]
+    assert real and not trainer.drafts.right[real].any()
+    everything_right = build(
+        Recording, MGRPOConfig, model_folder, tmp_path, select_drafts="wrong", num_corrections=2, max_steps=2,
+        reward=lambda completions, **kwargs: [1.0] * len(completions),
+    )  # fmt: skip
+    everything_right.train()
+    log = next(entry for entry in everything_right.state.log_history if "loss" in entry)
+    assert set(everything_right.corrections.questions) == {-1} and "layer2/accuracy" not in log
+
+
+def test_fillers_complete_the_micro_batches_and_leave_no_trace(model_folder, tmp_path):
+    """5 drafts x 3 corrections do not fill 4 micro-batches: fillers do, without reward, advantage or loss."""
+    options = {"per_device_train_batch_size": 5, "gradient_accumulation_steps": 4, "num_corrections": 3}
+    trainer = build(Recording, MGRPOConfig, model_folder, tmp_path, drafts_per_prompt=1, max_steps=1, **options)
+    trainer.train()
+    questions = torch.tensor(trainer.corrections.questions)
+    assert len(questions) == 24 and int((questions >= 0).sum()) == 15
+    parts = trainer._correction_slices[0]
+    assert [len(part["advantages"]) for part in parts] == [6, 6, 6, 6]
+    assert sum(int(part["completion_mask"].any(1).sum()) for part in parts) == 15
+    assert float(parts[0]["share"]) == pytest.approx(24 / 15)
+    log = next(entry for entry in trainer.state.log_history if "loss" in entry)
+    assert log["layer2/reward"] == pytest.approx(float(trainer.corrections.rewards[questions >= 0].mean()))
+
+
+def test_the_users_voice_in_training(model_folder, tmp_path):
+    reward = {"reward": lambda completions, **kwargs: parity_reward([c[0]["content"] for c in completions])}
+    template = (
+        "{% for m in messages %}{{ '<q>' + m['content'] if m['role'] == 'user' else '<a>' + m['content'] }}{% endfor %}"
+    )
+    template += "{% if add_generation_prompt %}{{ '<a>' }}{% endif %}"
+    trainer = chat(
+        Recording, MGRPOConfig, model_folder, tmp_path, template=template, phrase_role="user", num_corrections=2, max_steps=1,
+        **reward,
+    )  # fmt: skip
+    trainer.train()
+    ids, prompt = trainer.corrections.prompt_ids[0], trainer.corrections.prompts[0]
+    text = trainer.processing_class.decode(ids)
+    assert [message["role"] for message in prompt] == ["user", "assistant", "user"] and prompt[-1]["content"] in PHRASES
+    assert text.count("<q>") == 2 and text.endswith("<a>") and prompt[-1]["content"] in text
+
+
+def test_what_the_trainer_cannot_do_is_refused_before_anything_is_sampled(model_folder, tmp_path):
+    with pytest.raises(ValueError, match="set max_completion_length to 1[0-9][0-9] or less"):
+        build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, max_completion_length=128)
+    with pytest.raises(ValueError, match="plain text; use phrase_role='assistant'"):
+        build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, phrase_role="user")
+    with pytest.raises(ValueError, match="pass an MGRPOConfig"):
+        build(MGRPOTrainer, GRPOConfig, model_folder, tmp_path)
+    rows = Dataset.from_list([{"prompt": "<q>1 a+1<a>"}] * 8)
+    arguments = MGRPOConfig(output_dir=str(tmp_path), use_vllm=True, bf16=False)
+    with pytest.raises(ValueError, match="set use_vllm=False, or load the model in bfloat16"):
+        MGRPOTrainer(str(model_folder), parity_reward, arguments, rows, quantization_config=object())
+    arguments = MGRPOConfig(output_dir=str(tmp_path), bf16=False)
+    with pytest.raises(ValueError, match="use num_layers=1 with it"):
+        MGRPOTrainer(str(model_folder), parity_reward, arguments, rows, tools=[print])
+
+
+def test_precision_is_chosen_by_capability_and_says_why(monkeypatch):
+    from mgrpo_lib.models import compute_dtype
+
+    assert compute_dtype(cpu=True)[0] == torch.float32
+    for has, dtype, word in ((True, torch.bfloat16, "has it"), (False, torch.float16, "older than Ampere")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has: has)
+        chosen, reason = compute_dtype(cpu=False)
+        assert chosen == dtype and word in reason
+
+
+def test_an_adapter_trained_on_4_bits_reloads_and_merges_into_the_dense_base(tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    from mgrpo_lib.config import load_config
+    from mgrpo_lib.models import load_base, load_policy, merge_adapter
+    from mgrpo_lib.train import train
+
+    small = {"base_steps": 5, "max_steps": 2, "prompts_per_step": 2, "micro_batch_size": 8}
+    cfg = load_config("smoke", arm="mgrpo_nf4", output_root=str(tmp_path), **small)
+    with pytest.raises(FileNotFoundError, match="train mgrpo_nf4-seed0 first"):
+        merge_adapter(cfg, tmp_path / "merged")
+    train(cfg)
+    weights = cfg.run_folder / "model" / "adapter_model.safetensors"
+    torch.manual_seed(0)  # two steps on a garbled model may find no reward: make sure that the adapter does something
+    save_file({name: value + 0.1 * torch.randn_like(value) for name, value in load_file(weights).items()}, weights)
+    policy, tokenizer = load_policy(cfg)
+    assert any(p.dtype == torch.uint8 for p in policy.parameters())
+    merge_adapter(cfg, tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    base = load_base(str(cfg.of_arm("base").run_folder / "model"), cpu=True)
+    from peft import PeftModel
+
+    dense = PeftModel.from_pretrained(base, cfg.run_folder / "model").eval()
+    ids = torch.tensor([tokenizer("<q>7 a+8 b*3<a>", add_special_tokens=False)["input_ids"]])
+    with torch.no_grad():
+        torch.testing.assert_close(merged(ids).logits, dense(ids).logits, rtol=1e-4, atol=1e-4)
+        with dense.disable_adapter():
+            assert not torch.allclose(merged(ids).logits, dense(ids).logits, atol=1e-3), "the adapter must matter"
+    with pytest.raises(ValueError, match="dense already"):
+        full = cfg.of_arm("mgrpo")
+        (full.run_folder / "model").mkdir(parents=True)
+        merge_adapter(full, tmp_path / "other")
+
+
+def test_the_miniatures_problems_fit_three_attempts():
+    longest = max(miniature.problems("train", "train", 500), key=lambda row: len(row["question"]))
+    assert len(longest["question"].split()) < 20
