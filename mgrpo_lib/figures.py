@@ -14,11 +14,11 @@ from mgrpo_lib.report import load_run, name_of, ordered_arms
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart
 COLORS = {"base": "#999999", "grpo": "#56B4E9", "grpo_matched": "#0072B2", "mgrpo": "#D55E00"}
-OTHER_COLORS = ["#009E73", "#CC79A7", "#E69F00", "#F0E442"]
+OTHER_COLORS = ["#009E73", "#CC79A7", "#E69F00", "#7A5195", "#8C6D1F"]
 
 
 def color_of(arm: str, arms: list[str]) -> str:
-    others = [other for other in arms if other not in COLORS]
+    others = [other for other in arms if other not in COLORS]  # in the order of the profile
     return COLORS[arm] if arm in COLORS else OTHER_COLORS[others.index(arm) % len(OTHER_COLORS)]
 
 
@@ -166,6 +166,40 @@ def transitions_figure(summary: dict) -> plt.Figure:
     return figure
 
 
+def contrasts_figure(summary: dict, against: str = "grpo_matched") -> plt.Figure:
+    """Every arm minus one of them, on the same problems, both attempts with 95% intervals."""
+    _style()
+    benchmarks = summary["params"]["benchmarks"]
+    rows = [row for row in summary["contrasts"] if row["against"] == against]
+    arms = [arm for arm in ordered_arms(summary) if any(row["arm"] == arm for row in rows)]
+    figure, axes = plt.subplots(
+        1,
+        len(benchmarks),
+        figsize=(2.5 * len(benchmarks) + 1.6, 0.55 * len(arms) + 1.6),
+        sharey=True,
+        squeeze=False,
+    )
+    for row in rows:
+        axis, color = axes[0][benchmarks.index(row["benchmark"])], color_of(row["arm"], ordered_arms(summary))
+        y = len(arms) - 1 - arms.index(row["arm"]) + (0.14 if row["attempt"] == 1 else -0.14)
+        axis.plot([100 * x for x in row["ci"]], [y, y], color=color, lw=1.6, solid_capstyle="butt")
+        face = "white" if row["attempt"] == 1 else color
+        axis.plot(100 * row["difference"], y, "o", ms=6, color=color, mfc=face)
+    for axis, benchmark in zip(axes[0], benchmarks, strict=True):
+        axis.axvline(0, color="black", lw=0.8)
+        axis.set_title(benchmark, fontsize=10)
+        axis.set_ylim(-0.6, len(arms) - 0.4)
+    axes[0, 0].set_yticks(range(len(arms)), [name_of(arm) for arm in reversed(arms)])
+    figure.supxlabel(f"percentage points above {name_of(against)}", fontsize=9)
+    figure.suptitle(
+        f"Attempt 1 (open) and attempt 2 (filled) against {name_of(against)}, 95% intervals. Profile {summary['profile']}",
+        y=1.0,
+        fontsize=10.5,
+    )
+    figure.tight_layout()
+    return figure
+
+
 def method_figure() -> plt.Figure:
     """The method in one picture: two layers, one policy, one step."""
     _style()
@@ -224,6 +258,7 @@ def draw_all(cfg: Config) -> list[Path]:
         "learning_curves": learning_curves(cfg),
         "attempts": attempts_figure(summary),
         "transitions": transitions_figure(summary),
+        "contrasts": contrasts_figure(summary),
     }
     paths = [save(figure, cfg.figures, name) for name, figure in figures.items()]
     for figure in figures.values():

@@ -13,8 +13,19 @@ from mgrpo_lib import store
 from mgrpo_lib.config import ROOT, Config, load_config
 from mgrpo_lib.stats import bootstrap, transitions
 
-NAMES = {"base": "base model", "grpo": "GRPO", "grpo_matched": "GRPO, matched tokens", "mgrpo": "MGRPO"}
+NAMES = {
+    "base": "base model",
+    "grpo": "GRPO",
+    "grpo_matched": "GRPO, matched tokens",
+    "mgrpo": "MGRPO",
+    "layers_3": "MGRPO, 3 layers",
+    "one_draft": "MGRPO, 1 draft x 8",
+    "wrong_drafts": "MGRPO, wrong drafts only",
+    "paper_literal": "MGRPO, successes only, r2 - r1",
+    "alternating": "MGRPO, layers in turn",
+}
 CONTRASTS = [("mgrpo", "grpo_matched"), ("mgrpo", "grpo"), ("grpo_matched", "base"), ("mgrpo", "base")]
+REFERENCES = {"cpu": "results", "ablation": "ablation"}  # committed experiments, and the place of each in README
 
 
 def name_of(arm: str) -> str:
@@ -98,8 +109,7 @@ def summarise(cfg: Config) -> dict[str, Any]:
         ],
         "contrasts": [
             _contrast(left, right, name, attempt, records)
-            for left, right in CONTRASTS
-            if left in records and right in records
+            for left, right in contrasts(list(records))
             for name in cfg.benchmarks
             for attempt in (1, 2)
         ],
@@ -110,6 +120,13 @@ def summarise(cfg: Config) -> dict[str, Any]:
         store.write_text(cfg.results / f"{name}.csv", table(summary).to_csv(index=False))
     store.write_json(cfg.results / "summary.json", summary)
     return summary
+
+
+def contrasts(arms: list[str]) -> list[tuple[str, str]]:
+    """The pairs of arms that are compared: the standard ones, and each variant with `mgrpo` and the matched baseline."""
+    standard = {arm for pair in CONTRASTS for arm in pair}
+    pairs = CONTRASTS + [(arm, other) for arm in arms if arm not in standard for other in ("mgrpo", "grpo_matched")]
+    return [(left, right) for left, right in pairs if left in arms and right in arms]
 
 
 def _row(
@@ -246,11 +263,15 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def update_readme(cfg: Config, readme: Path = ROOT / "README.md") -> bool:
-    """Puts an experiment's results between README's markers; returns whether anything changed."""
-    summary = store.read_json(cfg.results / "summary.json")
-    block = readme_block(summary, store.finished(cfg.results / "timing.json", store.experiment_key(cfg)))
+    """Puts a reference experiment's results between README's markers; returns whether anything changed."""
+    summary, place = store.read_json(cfg.results / "summary.json"), REFERENCES[cfg.profile]
+    if place == "results":
+        block = readme_block(summary, store.finished(cfg.results / "timing.json", store.experiment_key(cfg)))
+    else:
+        block = variants_block(summary)
     text = readme.read_text(encoding="utf-8")
-    new = re.sub(r"(<!-- results -->\n).*?(<!-- /results -->)", lambda m: m[1] + block + m[2], text, flags=re.DOTALL)
+    between = rf"(<!-- {place} -->\n).*?(<!-- /{place} -->)"
+    new = re.sub(between, lambda m: m[1] + block + m[2], text, flags=re.DOTALL)
     if new != text:
         store.write_text(readme, new)
     return new != text
@@ -291,7 +312,41 @@ def readme_block(summary: dict, timing: dict | None = None) -> str:
     return "\n".join(lines)
 
 
+def variants_table(summary: dict, against: str) -> pd.DataFrame:
+    """Each arm minus `against`, in percentage points: a row for each arm and attempt, a column for each benchmark."""
+    rows: dict[tuple[str, int], dict[str, str]] = {}
+    for row in summary["contrasts"]:
+        if row["against"] == against and row["arm"] != "base":
+            cells = rows.setdefault(
+                (row["arm"], row["attempt"]), {"arm": name_of(row["arm"]), "attempt": row["attempt"]}
+            )
+            cells[row["benchmark"]] = percent(row["difference"], row["ci"], sign=True)
+    order = ordered_arms(summary)
+    return pd.DataFrame([rows[key] for key in sorted(rows, key=lambda key: (order.index(key[0]), key[1]))])
+
+
+def variants_block(summary: dict) -> str:
+    """README's comparison of the variants."""
+    n, seeds = summary["rows"][0]["n"], len(summary["params"]["seeds"])
+    return "\n".join(
+        [
+            f"Profile `{summary['profile']}`, the same **miniature**: {seeds} training seeds, {n} test problems a benchmark, "
+            "every arm with as many sampled tokens as MGRPO of its seed. Each arm minus GRPO with matched tokens, in "
+            "percentage points with 95% intervals over seeds and problems:",
+            "",
+            markdown(variants_table(summary, "grpo_matched")).rstrip(),
+            "",
+            f"Parameters `{summary['key']}`, code version `{summary['environment']['code_version']}`; all of it, also each "
+            f"variant minus MGRPO, in `results/{summary['profile']}/`.",
+            "",
+        ]
+    )
+
+
 def is_reference(cfg: Config) -> bool:
-    """Whether this is the experiment that README shows: profile ``cpu`` as committed, in the repository."""
-    same = store.summary_key(cfg) == store.summary_key(load_config("cpu", arm="base"))
-    return cfg.profile == "cpu" and cfg.output == ROOT and same
+    """Whether this is an experiment that README shows: profile ``cpu`` or ``ablation`` as committed, in the
+    repository.
+    """
+    if cfg.profile not in REFERENCES or cfg.output != ROOT:
+        return False
+    return store.summary_key(cfg) == store.summary_key(load_config(cfg.profile, arm="base"))

@@ -120,7 +120,7 @@ def test_executed_copies_tables_and_figures_are_there(out, cfg):
         assert "output_type" in job.output.read_text() and '"error"' not in job.output.read_text()
     for name in ("table", "transitions", "contrasts", "costs"):
         assert (results / f"{name}.md").read_text().startswith("| ") and (results / f"{name}.csv").exists()
-    for name in ("method", "learning_curves", "attempts", "transitions"):
+    for name in ("method", "learning_curves", "attempts", "transitions", "contrasts"):
         for kind in ("png", "svg"):
             assert (figures / f"{name}.{kind}").stat().st_size > 5000
     assert not list(out.rglob("*.partial*")) and not list(results.rglob("*.running.ipynb"))

@@ -8,40 +8,52 @@ from mgrpo_lib import report, store
 from mgrpo_lib.config import ROOT, load_config
 
 CFG = load_config("cpu", arm="base")
-SUMMARY = ROOT / "results" / "cpu" / "summary.json"
+VARIANTS = load_config("ablation", arm="base")
+
+
+def summary_of(cfg):
+    return store.read_json(cfg.results / "summary.json")
 
 
 @pytest.fixture(scope="module")
 def summary():
-    return store.read_json(SUMMARY)
+    return summary_of(CFG)
 
 
-def test_made_by_this_code_with_these_parameters(summary):
+@pytest.fixture(params=[CFG, VARIANTS], ids=lambda cfg: cfg.profile)
+def cfg(request):
+    return request.param
+
+
+def test_made_by_this_code_with_these_parameters(cfg):
+    summary = summary_of(cfg)
     assert summary["environment"]["code_version"] == store.CODE_VERSION, (
-        "the experiment's code changed: make reproduce PROFILE=cpu, and commit"
+        f"the experiment's code changed: make reproduce PROFILE={cfg.profile}, and commit"
     )
-    assert summary["key"] == store.summary_key(CFG)
-    for run in store.all_runs(CFG):
+    assert summary["key"] == store.summary_key(cfg), f"the report's code changed: make figures PROFILE={cfg.profile}"
+    for run in store.all_runs(cfg):
         manifest = store.read_json(run.run_folder / "run.json")
         assert manifest["key"] == store.run_key(run)
         assert manifest["environment"]["code_version"] == store.CODE_VERSION
 
 
-def test_tables_and_readme_are_generated_from_it(summary, tmp_path):
+def test_tables_and_readme_are_generated_from_it(cfg, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
-    assert "<!-- results -->" in readme.read_text(encoding="utf-8")
-    assert not report.update_readme(CFG, readme), "README is not up to date: make figures PROFILE=cpu"
+    assert f"<!-- {report.REFERENCES[cfg.profile]} -->" in readme.read_text(encoding="utf-8")
+    assert not report.update_readme(cfg, readme), f"README is not up to date: make figures PROFILE={cfg.profile}"
     for name, table in report.TABLES.items():
-        assert (SUMMARY.parent / f"{name}.md").read_text(encoding="utf-8") == report.markdown(table(summary))
+        text = (cfg.results / f"{name}.md").read_text(encoding="utf-8")
+        assert text == report.markdown(table(summary_of(cfg)))
 
 
-def test_summary_follows_from_the_committed_records(summary, tmp_path):
+def test_summary_follows_from_the_committed_records(cfg, tmp_path):
     """Every row, interval and contrast, computed again from the records in another folder."""
-    shutil.copytree(CFG.results, tmp_path / "results" / "cpu", ignore=shutil.ignore_patterns("model", "*.ipynb"))
-    (tmp_path / "results" / "cpu" / "summary.json").unlink()
-    again = report.summarise(load_config("cpu", arm="base", output_root=str(tmp_path)))
-    assert again == summary
+    copy = tmp_path / "results" / cfg.profile
+    shutil.copytree(cfg.results, copy, ignore=shutil.ignore_patterns("model", "*.ipynb"))
+    (copy / "summary.json").unlink()
+    again = report.summarise(load_config(cfg.profile, arm="base", output_root=str(tmp_path)))
+    assert again == summary_of(cfg)
 
 
 def test_every_arm_learnt_and_left_headroom(summary):
@@ -55,7 +67,18 @@ def test_every_arm_learnt_and_left_headroom(summary):
     assert all(rows[arm, benchmark]["acc_t1"] < 1 for arm in CFG.arms for benchmark in chains)
 
 
-def test_matched_arm_generated_as_many_tokens(summary):
-    for seed in CFG.seeds:
-        tokens = {arm: summary["runs"][f"{arm}-seed{seed}"]["train_tokens"] for arm in ("mgrpo", "grpo_matched")}
-        assert abs(tokens["grpo_matched"] / tokens["mgrpo"] - 1) <= 0.02
+def test_every_matched_arm_generated_as_many_tokens(cfg):
+    runs = summary_of(cfg)["runs"]
+    for seed in cfg.seeds:
+        tokens = {arm: runs[f"{arm}-seed{seed}"]["train_tokens"] for arm in cfg.arms}
+        for arm, changes in cfg.arms.items():
+            if "match_tokens_of" in changes:
+                assert abs(tokens[arm] / tokens["mgrpo"] - 1) <= 0.02, (arm, seed)
+
+
+def test_the_variants_differ_from_mgrpo_in_what_they_name_alone():
+    assert VARIANTS.settings(type(CFG)).keys() == CFG.settings(type(CFG)).keys()
+    for arm in ("mgrpo", "grpo_matched"):
+        left, right = (store.run_key(cfg.of_arm(arm, 0)) for cfg in (CFG, VARIANTS))
+        assert left == right, "the same arm in both profiles is the same run"
+    assert VARIANTS.benchmarks == CFG.benchmarks and VARIANTS.test_problems == CFG.test_problems
