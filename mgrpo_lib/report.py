@@ -236,8 +236,8 @@ def cost_table(summary: dict) -> pd.DataFrame:
     )
 
 
-def settings_table(cfg: Config, *stages: type) -> pd.DataFrame:
-    """The settings of a run with their meaning, for the notebooks."""
+def settings_table(cfg: Config, *stages: type):
+    """The settings of a run with their whole meaning (a plain table would cut it), for the notebooks."""
     fields = {name: field for stage in stages for name, field in stage.model_fields.items()}
     table = pd.DataFrame(
         {
@@ -246,7 +246,7 @@ def settings_table(cfg: Config, *stages: type) -> pd.DataFrame:
             "meaning": [field.description for field in fields.values()],
         }
     )
-    return table.set_index("setting")
+    return table.set_index("setting").style.set_properties(**{"text-align": "left"})
 
 
 TABLES = {"table": result_table, "transitions": transition_table, "contrasts": contrast_table, "costs": cost_table}

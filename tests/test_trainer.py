@@ -46,7 +46,10 @@ VARIANTS = {
     "bnpo": {"loss_type": "bnpo"},
     "dr_grpo": {"loss_type": "dr_grpo"},
     "dapo": {"loss_type": "dapo"},
-    "accumulation": {"gradient_accumulation_steps": 2},
+    "grpo, accumulation": {"gradient_accumulation_steps": 2},
+    "bnpo, accumulation": {"loss_type": "bnpo", "gradient_accumulation_steps": 2},
+    "dr_grpo, accumulation": {"loss_type": "dr_grpo", "gradient_accumulation_steps": 2},
+    "dapo, accumulation": {"loss_type": "dapo", "gradient_accumulation_steps": 2},
     "two iterations": {"num_iterations": 2},
     "two steps a generation": {"steps_per_generation": 2, "gradient_accumulation_steps": 1},
     "lora and kl": {"beta": 0.05, "lora": True},
@@ -126,6 +129,11 @@ def test_conversations(model_folder, tmp_path):
     expected = trained_weights(chat(GRPOTrainer, GRPOConfig, model_folder, tmp_path, **options))
     one_layer = trained_weights(chat(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_layers=1, **options))
     assert differing(expected, one_layer) == []
+    zero = {"layer_weights": [1.0, 0.0], "num_corrections": 2}
+    assert (
+        differing(expected, trained_weights(chat(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, **zero, **options)))
+        == []
+    )
     trainer = chat(Recording, MGRPOConfig, model_folder, tmp_path, num_corrections=2, max_steps=1, **options)
     trainer.train()
     parent = trainer.parents[0]
@@ -219,6 +227,12 @@ def test_layer_2_batch_and_loss_equal_trl_on_the_built_prompts(options, model_fo
     plain_loss = plain._compute_loss(plain.model, theirs)
     our_loss = GRPOTrainer._compute_loss(recorded, recorded.model, ours)
     torch.testing.assert_close(our_loss, plain_loss, rtol=0, atol=1e-7)
+    for trainer, loss in ((recorded, our_loss), (plain, plain_loss)):
+        trainer.model.zero_grad()
+        loss.backward()
+    theirs, ours = (torch.cat([p.grad.flatten() for p in t.model.parameters()]) for t in (plain, recorded))
+    assert float(theirs.norm()) > 0
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
 
 
 def test_every_correction_is_used_once_in_each_iteration(model_folder, tmp_path):
