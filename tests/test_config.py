@@ -16,13 +16,19 @@ from mgrpo_lib.config import (
 @pytest.mark.parametrize("profile", profile_names())
 def test_every_arm_of_every_profile_resolves(profile):
     cfg = load_config(profile, arm="base")
-    assert {"grpo", "grpo_matched", "mgrpo"} <= set(cfg.arms)
+    assert {"grpo_matched", "mgrpo"} <= set(cfg.arms)
     for arm, changes in cfg.arms.items():
         run = cfg.of_arm(arm, seed=3)
         assert (run.arm, run.seed, run.run_name) == (arm, 3, f"{arm}-seed3")
         for name, value in changes.items():
             assert getattr(run, name) == value
-    assert cfg.of_arm("grpo").num_layers == 1 and cfg.of_arm("mgrpo").num_layers == 2
+    assert cfg.of_arm("grpo_matched").num_layers == 1 and cfg.of_arm("mgrpo").num_layers == 2
+
+
+def test_a_profile_that_extends_another_changes_what_it_names_alone():
+    cpu, ablation = load_config("cpu", arm="base"), load_config("ablation", arm="base")
+    differing = {name for name, value in ablation.model_dump().items() if value != cpu.model_dump()[name]}
+    assert differing == {"profile", "seeds", "arms"}
 
 
 def test_arms_differ_only_in_what_the_profile_says():
