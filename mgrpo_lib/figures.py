@@ -78,7 +78,8 @@ def learning_curves(cfg: Config, window: int = 15) -> plt.Figure:
     axes[1].set(title="Layer 2: corrections of sampled drafts", xlabel="generated tokens, all layers (thousands)")
     for axis in axes:
         axis.set_ylim(0, 1)
-        axis.legend(loc="lower right")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncols=min(4, len(labels)), bbox_to_anchor=(0.5, 0.0))
     figure.suptitle(f"Training reward, seeds {', '.join(map(str, cfg.seeds))}, profile {cfg.profile}", y=1.0)
     return figure
 
@@ -126,7 +127,7 @@ def attempts_figure(summary: dict) -> plt.Figure:
         axis.set_ylim(0, 102)
     axes[0, 0].set_ylabel("right answers, %")
     handles = [plt.Line2D([], [], color=color_of(arm, arms), marker="o", lw=1.5, label=name_of(arm)) for arm in arms]
-    figure.legend(handles=handles, loc="lower center", ncols=len(arms), bbox_to_anchor=(0.5, -0.04))
+    figure.legend(handles=handles, loc="upper center", ncols=min(4, len(arms)), bbox_to_anchor=(0.5, 0.06))
     figure.suptitle(
         f"Attempt 1 (open) and attempt 2 (filled), 95% intervals, dots: seeds. Profile {summary['profile']}",
         y=1.0,
