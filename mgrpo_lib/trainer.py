@@ -56,8 +56,8 @@ class Rollouts:
 class MGRPOTrainer(GRPOTrainer):
     """TRL's `GRPOTrainer` with correction layers. Use it like `GRPOTrainer`, with an `MGRPOConfig`.
 
-    With ``num_layers=1``, or with weight 0 on every later layer, it trains bit for bit as `GRPOTrainer` does. A
-    completion counts as right if the first reward function gives it more than 0.5. A model in 4 bits gets adapters in
+    With ``num_layers=1``, or (joint schedule, CPU or one CUDA device, no vLLM) with weight 0 on every later layer, it
+    trains bit for bit as `GRPOTrainer` does. A completion counts as right if the first reward function gives it more than 0.5. A model in 4 bits gets adapters in
     float32 and may be evaluated before it is trained.
 
     Logged beside TRL's metrics: ``accuracy`` and ``tokens`` of layer 1; the same and all of TRL's for the second layer as
