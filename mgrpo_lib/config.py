@@ -224,17 +224,16 @@ def _check_correction(cfg: Config) -> None:
     """Correction layers that would have nothing to learn from; `MGRPOConfig` refuses the same."""
     if cfg.num_layers == 1:
         return
-    by_draft = cfg.correction_advantage == "group"
-    alone = cfg.num_corrections == 1 and (by_draft or cfg.drafts_per_prompt == 1)
-    if alone and cfg.correction_advantage != "difference":
+    compared = {"group": cfg.num_corrections, "progress": cfg.num_corrections * (cfg.drafts_per_prompt or 2)}
+    if compared.get(cfg.correction_advantage) == 1:  # the size of the group; r2 - r1 needs none
         raise ConfigError(
             "num_corrections 1: relative to itself alone the advantage of a correction is always zero; use 2 or more, or "
             "correction_advantage difference"
         )
     if cfg.keep_corrections == "successes" and cfg.correction_advantage != "difference":
         raise ConfigError(
-            "keep_corrections successes leaves rewards of 1 alone: relative to their own mean all advantages are zero; set "
-            "correction_advantage difference, or keep all"
+            "keep_corrections successes leaves rewards of 1 alone: relative to those of the same draft all advantages are zero; "
+            "set correction_advantage difference, the one rule it is defined with, or keep all"
         )
     if cfg.select_drafts == "mixed" and cfg.drafts_per_prompt < 2:
         raise ConfigError(

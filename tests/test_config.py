@@ -49,6 +49,7 @@ def test_arms_differ_only_in_what_the_profile_says():
         ({"seeds": []}, "'seeds' is \\[\\]"),
         ({"arm": "mgrop"}, "unknown arm 'mgrop'.*did you mean 'mgrpo'"),
         ({"num_corrections": 1}, "num_corrections 1: .*correction_advantage difference"),
+        ({"num_corrections": 1, "drafts_per_prompt": 1, "correction_advantage": "progress"}, "num_corrections 1: "),
         ({"keep_corrections": "successes"}, "set correction_advantage difference"),
         ({"select_drafts": "mixed", "drafts_per_prompt": 1}, "set drafts_per_prompt to 2"),
         ({"select_drafts": "rong"}, "'all', 'wrong' or 'mixed'"),

@@ -82,3 +82,19 @@ def test_the_variants_differ_from_mgrpo_in_what_they_name_alone():
         left, right = (store.run_key(cfg.of_arm(arm, 0)) for cfg in (CFG, VARIANTS))
         assert left == right, "the same arm in both profiles is the same run"
     assert VARIANTS.benchmarks == CFG.benchmarks and VARIANTS.test_problems == CFG.test_problems
+
+
+def test_what_readme_says_of_three_layers_is_what_the_files_say():
+    """It has about a third fewer steps than the others at the same tokens, and is the arm that falls behind."""
+    summary = summary_of(VARIANTS)
+    steps = {
+        arm: sum(summary["runs"][f"{arm}-seed{seed}"]["steps"] for seed in VARIANTS.seeds) for arm in VARIANTS.arms
+    }
+    assert 0.6 <= steps["layers_3"] / steps["mgrpo"] <= 0.72
+    behind = {
+        row["arm"]
+        for row in summary["contrasts"]
+        if row["against"] == "grpo_matched" and row["benchmark"] == "chains_times" and row["ci"][1] < 0
+    }
+    assert behind == {"layers_3"}
+    assert len(VARIANTS.arms) * len(VARIANTS.seeds) == 21 and len(CFG.arms) * len(CFG.seeds) == 15

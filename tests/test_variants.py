@@ -7,7 +7,6 @@ from safetensors.torch import load_file, save_file
 from test_trainer import PHRASES, Recording, build, chat, differing, generated, parity_reward, trained_weights
 from trl import GRPOConfig, GRPOTrainer
 
-from mgrpo_lib import miniature
 from mgrpo_lib.arguments import MGRPOConfig
 from mgrpo_lib.corrections import correction_advantages
 from mgrpo_lib.trainer import MGRPOTrainer
@@ -202,8 +201,3 @@ def test_an_adapter_trained_on_4_bits_reloads_and_merges_into_the_dense_base(tmp
         full = cfg.of_arm("mgrpo")
         (full.run_folder / "model").mkdir(parents=True)
         merge_adapter(full, tmp_path / "other")
-
-
-def test_the_miniatures_problems_fit_three_attempts():
-    longest = max(miniature.problems("train", "train", 500), key=lambda row: len(row["question"]))
-    assert len(longest["question"].split()) < 20
