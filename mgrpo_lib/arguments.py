@@ -130,6 +130,21 @@ class MGRPOConfig(GRPOConfig):
                 raise ValueError(f"{problem}; {mend}")
 
     @property
+    def steps_per_turn(self) -> int:
+        """Optimizer steps after which nothing sampled is in use any more: checkpoints belong there."""
+        turn = self.steps_per_generation * self.num_iterations
+        turn *= self.num_layers if self.schedule == "alternating" else 1
+        return turn // gcd(turn, self.gradient_accumulation_steps)
+
+    @property
+    def leaves_rows_out(self) -> bool:
+        """Whether some rows of a later layer are not trained on: drafts or corrections that do not qualify, or fillers."""
+        rows = self.per_device_train_batch_size * self.steps_per_generation
+        drafts = rows if self.drafts_per_prompt is None else rows // self.num_generations * self.drafts_per_prompt
+        chosen = self.select_drafts == "wrong" or self.keep_corrections == "successes"
+        return chosen or bool(drafts % self.drafts_multiple)
+
+    @property
     def drafts_multiple(self) -> int:
         """A process corrects a multiple of this many drafts, so that its rows fill every micro-batch evenly."""
         return self.steps_per_generation // gcd(self.steps_per_generation, self.num_corrections)
@@ -171,7 +186,8 @@ class MGRPOConfig(GRPOConfig):
             )
         if self.keep_corrections == "successes" and self.correction_advantage != "difference":
             yield (
-                "keep_corrections='successes' leaves rewards of 1 alone: relative to their own mean all advantages are zero",
+                "keep_corrections='successes' leaves rewards of 1 alone: relative to those of the same draft all advantages are "
+                "zero, and no source defines it with another rule than r2 - r1",
                 "set correction_advantage='difference', or keep 'all'",
             )
         rows = self.per_device_train_batch_size * self.steps_per_generation
@@ -186,6 +202,22 @@ class MGRPOConfig(GRPOConfig):
                 "use_adaptive_entropy changes its coefficient at every loss call and would count each layer as a step",
                 "switch it off",
             )
+        if self.leaves_rows_out and self.entropy_coef != 0:
+            yield (
+                "an entropy bonus would be scaled up with the rows that are trained on, where others are left out",
+                "set entropy_coef=0, or pass on and keep all",
+            )
+        if self.leaves_rows_out and self.loss_type == "bnpo":
+            yield (
+                "loss_type='bnpo' takes the mean over each micro-batch, also over one whose rows are all left out",
+                "use 'dapo', which takes it over the whole batch, or another, or pass on and keep all",
+            )
+        unlike = self.scale_rewards == "batch" or self.multi_objective_aggregation != "sum_then_normalize"
+        if self.correction_advantage != "group" and unlike:
+            yield (
+                f"correction_advantage={self.correction_advantage!r} sums the rewards, and scales by group or not at all",
+                "set scale_rewards='group' or 'none' and multi_objective_aggregation='sum_then_normalize'",
+            )
         micro_steps = self.steps_per_generation * self.num_iterations
         if self.schedule == "alternating" and micro_steps % self.gradient_accumulation_steps:
             yield (
@@ -193,12 +225,10 @@ class MGRPOConfig(GRPOConfig):
                 f"steps_per_generation * num_iterations = {micro_steps} micro-steps",
                 f"make that a multiple of gradient_accumulation_steps ({self.gradient_accumulation_steps})",
             )
-        if self.save_strategy == "steps" and self.save_steps >= 1:
-            turn = micro_steps * (self.num_layers if self.schedule == "alternating" else 1)
-            if self.save_steps * self.gradient_accumulation_steps % turn:
-                whole = turn // gcd(turn, self.gradient_accumulation_steps)
-                yield (
-                    f"save_steps={self.save_steps} would save in the middle of a generation, and a resumed run would "
-                    "not be the run that was stopped",
-                    f"use a multiple of {whole}",
-                )
+        turn, by_steps = self.steps_per_turn, self.save_strategy == "steps" and self.save_steps >= 1
+        if self.save_strategy != "no" and turn > 1 and not (by_steps and self.save_steps % turn == 0):
+            yield (
+                f"save_strategy={str(self.save_strategy)!r} with save_steps={self.save_steps} would save in the middle of a "
+                "generation, where a run cannot be resumed",
+                f"use save_strategy='steps' and for save_steps a multiple of {turn}",
+            )

@@ -99,6 +99,14 @@ class EvalSettings(_Settings):
     benchmarks: list[str] = Field(["chains"], min_length=1, description="test sets")
     validation_problems: int = Field(200, ge=1, description="held-out questions that settings are chosen on")
     test_problems: int = Field(300, ge=1, description="questions of each test set")
+    test_draw: int = Field(
+        0, ge=0, description="miniature only: which draw of the test problems; another one shares next to none with it"
+    )
+    control_arms: list[str] = Field(
+        [], description="arms that also get the controls, and correct each other's drafts; see mgrpo_lib/controls.py"
+    )
+    samples: int = Field(0, ge=0, description="attempts sampled for each problem, for pass@k and maj@k; 0: none")
+    sampled_problems: int = Field(100, ge=1, description="problems of each test set that are sampled")
     eval_batch_size: int = Field(200, ge=1, description="prompts of one generation call")
     eval_phrase: int = Field(1, ge=1, le=7, description="number of the guiding phrase at test (1 to 7)")
 
@@ -275,6 +283,13 @@ def _check_sense(cfg: Config) -> None:
     if cfg.match_tokens_of is not None and "match_tokens_of" in cfg.arms[cfg.match_tokens_of]:
         raise ConfigError(
             f"match_tokens_of names {cfg.match_tokens_of!r}, which itself matches another arm; name one that does not"
+        )
+    for name in cfg.control_arms:
+        if name not in {"base", *cfg.arms}:
+            raise ConfigError(f"control_arms names the unknown arm {name!r}; {nearest(name, ['base', *cfg.arms])}")
+    if cfg.samples and cfg.sampled_problems > cfg.test_problems:
+        raise ConfigError(
+            f"sampled_problems {cfg.sampled_problems} exceeds test_problems {cfg.test_problems}; use at most that"
         )
     if len(set(cfg.seeds)) < len(cfg.seeds):
         raise ConfigError(f"seeds {cfg.seeds} repeat themselves; give each once")

@@ -7,8 +7,31 @@ function gives it more than 0.5.
 """
 
 import random
+from dataclasses import dataclass
 
 import torch
+from rapidfuzz.distance import Levenshtein
+
+from mgrpo_lib.rewards import extract_answer
+
+
+@dataclass
+class Rollouts:
+    """What a layer sampled on this process, row by row; the next layer is built from it."""
+
+    inputs: list[dict]
+    prompts: list
+    prompt_ids: list[list[int]]
+    completions: list
+    completion_ids: list[list[int]]
+    questions: list[int]  # number of the question in the batch; -1: a filler
+    rewards: torch.Tensor  # (rows,) weighted sum over the reward functions; NaN: none of them gave one
+    right: torch.Tensor  # (rows,) bool, by the first reward function
+
+    @property
+    def answers(self) -> list[str | None]:
+        texts = [text if isinstance(text, str) else text[-1]["content"] for text in self.completions]
+        return [extract_answer(text) for text in texts]
 
 
 def choose_drafts(questions: list[int], right: list[bool], k: int | None, select: str, rng: random.Random) -> list[int]:
@@ -69,20 +92,21 @@ def correction_advantages(
     the rewards, and the mean and the standard deviation take both out again.
 
     Args:
-        rewards, draft_rewards: (rows,), of each correction and of the draft that it corrects.
+        rewards, draft_rewards: (rows,), of each correction and of the draft that it corrects; NaN: no reward.
         questions: (rows,) integers.
         bonus: SCoRe's alpha.
         scale: divide by the standard deviation, as GRPO does.
 
     Returns:
-        (rows,) advantages; 0 for fillers.
+        (rows,) advantages; 0 for fillers, and where the correction or its draft has no reward.
     """
-    difference = rewards - draft_rewards
+    difference = torch.where(questions >= 0, rewards - draft_rewards, torch.nan)
     if rule == "difference":
-        return torch.where(questions >= 0, difference, 0.0)
+        return difference.nan_to_num(nan=0.0)
     shaped, out = rewards + bonus * difference, torch.zeros_like(rewards)
-    for question in questions[questions >= 0].unique():
-        group = questions == question
+    rewarded = ~shaped.isnan()
+    for question in questions[rewarded].unique():
+        group = (questions == question) & rewarded
         centred = shaped[group] - shaped[group].mean()
         if scale and group.sum() > 1:
             centred = centred / (shaped[group].std() + 1e-4)
@@ -90,12 +114,33 @@ def correction_advantages(
     return out
 
 
-def changes(
-    questions: torch.Tensor, was: torch.Tensor, now: torch.Tensor, copied: torch.Tensor, used: torch.Tensor
-) -> dict[str, int]:
-    """How many corrections there are, and how many ``fixed`` a wrong draft, ``broke`` or ``kept`` a right one, repeat it
-    to the letter, are trained on; fillers not counted. All arguments (rows,), was and now: right before and after.
+def changes(drafts: Rollouts, parents: list[int], corrections: Rollouts, used: torch.Tensor) -> dict[str, float]:
+    """What the corrections did to their drafts, summed over the rows that are no fillers.
+
+    Args:
+        parents: (rows,), the row in `drafts` that each correction corrects.
+        used: (rows,) bool, whether it is trained on.
+
+    Returns:
+        ``rows``, and how many of them ``fixed`` a wrong draft, left a right one ``broken`` or ``kept``, ``copied`` it
+        token for token, give another final answer (``answer_changed``), are ``used``; and the sum of their
+        ``edit_distance``: insertions, deletions and replacements of tokens, as a share of the longer text.
     """
-    counted = {"rows": torch.ones_like(was), "fixed": ~was & now, "broken": was & ~now, "kept": was & now}
-    counted |= {"copied": copied, "used": used}
-    return {name: int((rows & (questions >= 0)).sum()) for name, rows in counted.items()}
+    names = ("rows", "fixed", "broken", "kept", "copied", "answer_changed", "used", "edit_distance")
+    total = dict.fromkeys(names, 0.0)
+    before, after = drafts.answers, corrections.answers
+    for row, i in enumerate(parents):
+        if corrections.questions[row] < 0:
+            continue
+        was, now = bool(drafts.right[i]), bool(corrections.right[row])
+        total["rows"] += 1
+        total["fixed"] += now and not was
+        total["broken"] += was and not now
+        total["kept"] += was and now
+        total["copied"] += drafts.completion_ids[i] == corrections.completion_ids[row]
+        total["answer_changed"] += before[i] != after[row]
+        total["used"] += bool(used[row])
+        total["edit_distance"] += Levenshtein.normalized_distance(
+            drafts.completion_ids[i], corrections.completion_ids[row]
+        )
+    return total

@@ -9,7 +9,7 @@ import torch
 
 from mgrpo_lib.config import Config
 from mgrpo_lib.data import test_problems, validation_problems
-from mgrpo_lib.models import MINIATURE, load_policy
+from mgrpo_lib.models import limit_threads, load_policy
 from mgrpo_lib.progress import Progress
 from mgrpo_lib.prompts import PHRASES, check_context, correction_ids, first_prompt, guidance_ids
 from mgrpo_lib.rewards import extract_answer, same_answer
@@ -100,8 +100,7 @@ def _trained(cfg: Config):
             f"{cfg.run_name} is not trained with these parameters in {cfg.run_folder}; run its training notebook "
             f"first (or `make reproduce PROFILE={cfg.profile}`)"
         )
-    if cfg.model == MINIATURE:
-        torch.set_num_threads(1)  # too small for more
+    limit_threads(cfg)
     return load_policy(cfg)
 
 

@@ -302,14 +302,19 @@ def readme_block(summary: dict, timing: dict | None = None) -> str:
             "",
         ]
     packages = summary["environment"]["packages"]
-    versions = (
-        f"code version `{summary['environment']['code_version']}`, torch {packages['torch']}, TRL {packages['trl']}"
-    )
+    versions = f"{code_version(summary)}, torch {packages['torch']}, TRL {packages['trl']}"
     lines += [
         f"Parameters `{summary['key']}`, {versions}; all of it in `results/{summary['profile']}/summary.json`.",
         "",
     ]
     return "\n".join(lines)
+
+
+def code_version(summary: dict) -> str:
+    environment = summary["environment"]
+    return (
+        f"code version `{environment['training_code']}` (training) and `{environment['evaluation_code']}` (evaluation)"
+    )
 
 
 def variants_table(summary: dict, against: str) -> pd.DataFrame:
@@ -336,7 +341,7 @@ def variants_block(summary: dict) -> str:
             "",
             markdown(variants_table(summary, "grpo_matched")).rstrip(),
             "",
-            f"Parameters `{summary['key']}`, code version `{summary['environment']['code_version']}`; all of it, also each "
+            f"Parameters `{summary['key']}`, {code_version(summary)}; all of it, also each "
             f"variant minus MGRPO, in `results/{summary['profile']}/`.",
             "",
         ]

@@ -17,11 +17,11 @@ from typing import Any
 
 from mgrpo_lib.config import ROOT, Config, EvalSettings, ModelSettings, TrainSettings
 
-EXPERIMENT_MODULES = (
+TRAINING_MODULES = (
     "arguments",
+    "budget",
     "corrections",
     "data",
-    "evaluate",
     "miniature",
     "models",
     "prompts",
@@ -30,6 +30,8 @@ EXPERIMENT_MODULES = (
     "train",
     "trainer",
 )
+DATA_MODULES = ("data", "datacard", "miniature")
+EVALUATION_MODULES = ("evaluate",)  # a change here leaves the trained models valid
 REPORT_MODULES = ("report", "stats")
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
 
@@ -65,7 +67,7 @@ def _canonical(node: Any) -> str:
 
 
 # of the code as it was when this process loaded it: a file edited later does not change what runs here
-CODE_VERSION = code_hash(EXPERIMENT_MODULES)
+TRAINING_CODE, EVALUATION_CODE = code_hash(TRAINING_MODULES), code_hash(EVALUATION_MODULES)
 
 
 def key_of(*parts: Any) -> str:
@@ -74,7 +76,7 @@ def key_of(*parts: Any) -> str:
 
 
 def base_key(cfg: Config) -> str:
-    return key_of("base", cfg.settings(ModelSettings), CODE_VERSION)
+    return key_of("base", cfg.settings(ModelSettings), TRAINING_CODE)
 
 
 def run_key(cfg: Config) -> str:
@@ -87,11 +89,12 @@ def run_key(cfg: Config) -> str:
 
 def validation_key(cfg: Config) -> str:
     how = (cfg.validation_problems, cfg.eval_batch_size, cfg.eval_phrase, cfg.max_completion_length, cfg.phrase_role)
-    return key_of("validation", how, run_key(cfg))
+    return key_of("validation", how, run_key(cfg), EVALUATION_CODE)
 
 
 def evaluation_key(cfg: Config) -> str:
-    return key_of("evaluation", cfg.settings(EvalSettings), cfg.max_completion_length, cfg.phrase_role, run_key(cfg))
+    how = (cfg.settings(EvalSettings), cfg.max_completion_length, cfg.phrase_role)
+    return key_of("evaluation", how, run_key(cfg), EVALUATION_CODE)
 
 
 def finished(manifest: Path, key: str) -> dict[str, Any] | None:
@@ -117,7 +120,8 @@ def environment() -> dict[str, Any]:
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         gpu = sys.modules["torch"].cuda.get_device_name(0)
     return {
-        "code_version": CODE_VERSION,
+        "training_code": TRAINING_CODE,
+        "evaluation_code": EVALUATION_CODE,
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "machine": platform.machine(),
@@ -133,8 +137,9 @@ def data_key(cfg: Config) -> str:
         cfg.train_problems,
         cfg.validation_problems,
         cfg.test_problems,
+        cfg.test_draw,
         cfg.benchmarks,
-        CODE_VERSION,
+        code_hash(DATA_MODULES),
     )
 
 

@@ -24,6 +24,7 @@ from mgrpo_lib.models import (
     MINIATURE,
     base_location,
     compute_dtype,
+    limit_threads,
     load_base,
     load_tokenizer,
     lora_config,
@@ -67,6 +68,8 @@ METRICS = {
     "broken": "share of corrections that turned a right draft wrong",
     "kept": "share of corrections that left a right draft right",
     "copied": "share of corrections that repeat the draft token for token",
+    "answer_changed": "share of corrections whose final answer is not the draft's",
+    "edit_distance": "insertions, deletions and replacements between draft and correction, as a share of the longer one",
     "used": "share of corrections that are trained on",
 }
 # arguments of transformers' Trainer that change numbers; all of TRL's and ours are kept
@@ -102,8 +105,8 @@ def train_base(cfg: Config) -> dict:
         return done
     start, losses = time.monotonic(), []
     partial = _fresh(cfg)
+    limit_threads(cfg)
     if cfg.model == MINIATURE:
-        _one_thread()
         progress = Progress(cfg.results / "progress" / "base.json", cfg.base_steps)
 
         def on_step(step: int, steps: int, loss: float) -> None:
@@ -212,18 +215,16 @@ def build_trainer(cfg: Config, output_dir: str) -> MGRPOTrainer:
             for problem in problems
         ]
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*checkpointing.*")
-        trainer = MGRPOTrainer(
-            model=load_base(
-                location, on_cpu(cfg), cfg.load_in_4bit, dtype=torch.float32 if cfg.lora_rank == 0 else None
-            ),
-            reward_funcs=accuracy_reward,
-            args=training_arguments(cfg, output_dir),
-            train_dataset=dataset,
-            processing_class=load_tokenizer(location),
-            peft_config=lora_config(cfg),
-        )
+    # transformers warns of a name that TRL still uses, at every start and in every notebook
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
+    trainer = MGRPOTrainer(
+        model=load_base(location, on_cpu(cfg), cfg.load_in_4bit, dtype=torch.float32 if cfg.lora_rank == 0 else None),
+        reward_funcs=accuracy_reward,
+        args=training_arguments(cfg, output_dir),
+        train_dataset=dataset,
+        processing_class=load_tokenizer(location),
+        peft_config=lora_config(cfg),
+    )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -245,8 +246,7 @@ def train(cfg: Config) -> dict:
     if done:
         print(f"{cfg.run_name} reused, same parameters, code and base model (key {key})")
         return done
-    if cfg.model == MINIATURE:
-        _one_thread()
+    limit_threads(cfg)
     partial = _fresh(cfg)
     trainer = build_trainer(cfg, str(partial / "trainer"))
     if processes.is_main_process:
@@ -287,11 +287,6 @@ def _write_run(cfg: Config, trainer: MGRPOTrainer, partial: Path, before: dict, 
     }
     write_json(partial / "run.json", done)
     replace_folder(partial, cfg.run_folder)
-
-
-def _one_thread() -> None:
-    """The miniature is too small for more: on a busy machine two threads are ten times slower than one."""
-    torch.set_num_threads(1)
 
 
 def _fresh(cfg: Config) -> Path:

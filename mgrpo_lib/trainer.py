@@ -23,34 +23,18 @@ import hashlib
 import random
 from collections import defaultdict, deque
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
-from transformers.trainer_callback import ExportableState
 from trl import GRPOTrainer
 
 from mgrpo_lib.arguments import MGRPOConfig
-from mgrpo_lib.corrections import changes, choose_drafts, correction_advantages, kept
+from mgrpo_lib.budget import TokenBudget
+from mgrpo_lib.corrections import Rollouts, changes, choose_drafts, correction_advantages, kept
 from mgrpo_lib.prompts import check_context, correction_ids, correction_prompt, guidance_ids
 from mgrpo_lib.quantized import adapters_to_float32, is_quantized, keep_4bit_trainable
 
 MEAN_OVER_ROWS = ("grpo", "dr_grpo", "sapo", "luspo")  # loss types that divide by the number of rows
-
-
-@dataclass
-class Rollouts:
-    """What a layer sampled on this process, row by row; the next layer is built from it."""
-
-    inputs: list[dict]
-    prompts: list
-    prompt_ids: list[list[int]]
-    completions: list
-    completion_ids: list[list[int]]
-    questions: list[int]  # number of the question in the batch; -1: a filler
-    rewards: torch.Tensor  # (rows,) weighted sum over the reward functions
-    right: torch.Tensor  # (rows,) bool, by the first reward function
 
 
 class MGRPOTrainer(GRPOTrainer):
@@ -61,12 +45,13 @@ class MGRPOTrainer(GRPOTrainer):
     float32 and may be evaluated before it is trained.
 
     Logged beside TRL's metrics: ``accuracy`` and ``tokens`` of layer 1; the same and all of TRL's for the second layer as
-    ``layer2/...``, with ``fixed``, ``broken``, ``kept``, ``copied`` and ``used``; ``generated_tokens``.
+    ``layer2/...``, with ``fixed``, ``broken``, ``kept``, ``copied``, ``answer_changed``, ``edit_distance`` and ``used``; ``generated_tokens``.
     `mgrpo_lib.train.METRICS` says what each means.
 
     Raises:
-        ValueError: no `MGRPOConfig`; 4 bits with vLLM; tools, environments or a rollout function with more than one
-            layer; a chat template that cannot take a later turn; more tokens than the model's context may hold.
+        ValueError: no `MGRPOConfig`; 4 bits with vLLM; with more than one layer: tools, environments, a rollout function,
+            images, a stream of questions in the alternating schedule, a router loss where rows are left out, a chat
+            template that cannot take a later turn, more tokens than the model's context may hold.
     """
 
     _name = "MGRPO"
@@ -74,7 +59,8 @@ class MGRPOTrainer(GRPOTrainer):
     def __init__(self, model, reward_funcs, args: MGRPOConfig, *rest, **kwargs):
         if not isinstance(args, MGRPOConfig):
             raise ValueError(f"args is a {type(args).__name__}; pass an MGRPOConfig")
-        if args.use_vllm and (is_quantized(model) or kwargs.get("quantization_config") is not None):
+        quantization = kwargs.get("quantization_config") or (args.model_init_kwargs or {}).get("quantization_config")
+        if args.use_vllm and (is_quantized(model) or quantization is not None):
             raise ValueError(
                 "a model in 4 or 8 bits cannot sample through vLLM: the packed weights would be sent to it as they are; "
                 "set use_vllm=False, or load the model in bfloat16 with LoRA"
@@ -86,8 +72,9 @@ class MGRPOTrainer(GRPOTrainer):
         if is_quantized(self.model):
             keep_4bit_trainable(self.model)
             adapters_to_float32(self.model)
-        self.add_callback(_TokenCount)
+        self.add_callback(TokenBudget)
         self._layer = 1  # the layer that is being generated
+        self._prompt_ids: list[list[int]] = []  # its prompts
         self._rollouts: Rollouts | None = None  # of the last generated layer
         self._drafts: Rollouts | None = None  # alternating schedule: what the next step's layer corrects
         self._main_layer = 1  # the layer in TRL's own buffer: above 1 only in the alternating schedule
@@ -96,6 +83,12 @@ class MGRPOTrainer(GRPOTrainer):
         self._draw_key, self._draw = None, 0
         if args.num_layers == 1:
             return
+        self._check_data()
+        if self.aux_loss_enabled and args.leaves_rows_out:
+            raise ValueError(
+                "the router loss of this mixture-of-experts model would be scaled up with the rows that are trained on; set "
+                "router_aux_loss_coef=0, or pass on and keep all"
+            )
         self._guidance = self._guidance_tokens()
         self._check_context()
         size = self._logs["prompt"].maxlen * (args.num_layers + 1) * args.num_corrections  # room for the later layers
@@ -110,8 +103,8 @@ class MGRPOTrainer(GRPOTrainer):
         return self._count.generated_tokens
 
     @property
-    def _count(self) -> "_TokenCount":
-        return next(callback for callback in self.callback_handler.callbacks if isinstance(callback, _TokenCount))
+    def _count(self) -> TokenBudget:
+        return next(callback for callback in self.callback_handler.callbacks if isinstance(callback, TokenBudget))
 
     # ------------------------------------------------------------------------------------------ overrides of TRL
     def _get_train_sampler(self, dataset=None):
@@ -139,6 +132,7 @@ class MGRPOTrainer(GRPOTrainer):
         rewards[filler] = torch.nan  # TRL: no reward, no advantage, not in the mean
         right = rewards[:, 0] > 0.5
         weighted = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
+        weighted[rewards.isnan().all(1)] = torch.nan
         mine = slice(self.accelerator.process_index * rows, (self.accelerator.process_index + 1) * rows)
         self._rollouts = Rollouts(
             inputs, prompts, self._prompt_ids, completions, completion_ids_list, self._questions, weighted[mine], right[mine]
@@ -167,11 +161,6 @@ class MGRPOTrainer(GRPOTrainer):
         self._main_layer = 1 + steps // (self.args.steps_per_generation * self.num_iterations) % self.args.num_layers
         if self._main_layer == 1:
             batch = super()._generate_and_score_completions(inputs)
-        elif self._drafts is None:
-            raise RuntimeError(
-                f"the checkpoint was saved between drafts and their corrections; resume from a step whose number of "
-                f"generations is a multiple of num_layers={self.args.num_layers}"
-            )
         else:
             self._rollouts = self._drafts
             batch = self._correct(self._main_layer)
@@ -240,21 +229,27 @@ class MGRPOTrainer(GRPOTrainer):
         total, some = self._gather([[len(parents), int(used.sum())]]).sum(0).tolist()
         if some < total:
             batch["advantages"] = batch["advantages"] * used
-            batch["completion_mask"] = batch["completion_mask"] * used[:, None]
-            batch["num_items_in_batch"] = self.accelerator.gather(batch["completion_mask"].sum()).sum()
+            # TRL's mask of tokens that are seen but not trained on; every forward pass reads the same text
+            batch["tool_mask"] = used[:, None].expand_as(batch["completion_mask"]).long()
+            batch["num_items_in_batch"] = self.accelerator.gather(
+                (batch["completion_mask"] * batch["tool_mask"]).sum()
+            ).sum()
             if self.loss_type in MEAN_OVER_ROWS:  # it counts the rows that are not trained on; this undoes that
                 batch["share"] = torch.tensor(total / max(some, 1), device=device)
         log = self._logs["advantages"]  # TRL has logged its own
         advantages = reversed(self.accelerator.gather(batch["advantages"]).tolist())
         for place, advantage in zip(range(-1, -len(log) - 1, -1), advantages, strict=False):
             log[place] = advantage
-        copied = [drafts.completion_ids[i] == ids for i, ids in zip(parents, corrections.completion_ids, strict=True)]
-        copied = torch.tensor(copied, device=device)
-        changed = changes(questions, drafts.right[parents], corrections.right, copied, used)
+        changed = changes(drafts, parents, corrections, used)
         counts = self._gather([list(changed.values())]).sum(0).tolist()
         metrics = self._metrics["train" if self.model.training else "eval"]
-        for name, count in list(zip(changed, counts, strict=True))[1:] if counts[0] else []:
-            metrics[name].append(count / counts[0])
+        (constant,) = metrics.pop("frac_reward_zero_std")
+        if counts[0]:
+            metrics["frac_reward_zero_std"].append(
+                constant * total / counts[0]
+            )  # TRL took fillers for groups with a signal
+            for name, count in list(zip(changed, counts, strict=True))[1:]:
+                metrics[name].append(count / counts[0])
         return batch
 
     @contextmanager
@@ -265,9 +260,9 @@ class MGRPOTrainer(GRPOTrainer):
         saved = self._layer, self.num_generations, self.num_generations_eval
         self._layer, self._prompt_ids, self._questions = layer, prompt_ids, questions
         self.num_generations = self.num_generations_eval = self.args.num_corrections
-        devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
+        devices = torch.cuda.device_count() if self.accelerator.device.type == "cuda" else 0
         try:
-            with self._metrics_of(layer), torch.random.fork_rng(devices):
+            with self._metrics_of(layer), torch.random.fork_rng(range(devices)):
                 torch.manual_seed(self._seed(layer, "sampling"))
                 yield
         finally:
@@ -320,31 +315,27 @@ class MGRPOTrainer(GRPOTrainer):
             for phrase in self.args.phrases
         }
 
+    def _check_data(self) -> None:
+        """Refuses questions that a correction layer cannot go on from."""
+        first = next(iter(self.train_dataset))
+        prompt = first["prompt"]
+        parts = [] if isinstance(prompt, str) else [message["content"] for message in prompt]
+        if "image" in first or "images" in first or any(not isinstance(part, str) for part in parts):
+            raise ValueError("correction layers read text alone; use num_layers=1 for questions with images")
+        if self.args.schedule == "alternating" and not isinstance(self.train_dataset, Dataset):
+            raise ValueError(
+                "schedule='alternating' needs the questions of a turn again, which a stream does not give; use a "
+                "datasets.Dataset, or schedule='joint'"
+            )
+
     def _check_context(self) -> None:
-        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if context is None or not isinstance(self.train_dataset, Dataset):
+        config, attempt = self.model.config.get_text_config(), self.args.max_completion_length
+        limits = [getattr(config, "max_position_embeddings", None)]
+        limits += [self.args.vllm_max_model_length] if self.args.use_vllm else []
+        limits = [limit for limit in limits if limit is not None]
+        if not limits or attempt is None or not isinstance(self.train_dataset, Dataset):
             return  # no limit, or a stream of questions that cannot be looked through beforehand
         longest = sorted(self.train_dataset["prompt"], key=lambda prompt: len(str(prompt)))[-32:]
         question = max(map(len, super()._tokenize_prompts(longest)[0]))
         phrase = max(map(len, self._guidance.values()))
-        check_context(context, question, phrase, self.args.num_layers, self.args.max_completion_length)
-
-
-class _TokenCount(TrainerCallback, ExportableState):
-    """Counts generated tokens, through checkpoints too, and stops at the step nearest to the budget."""
-
-    def __init__(self):
-        self.generated_tokens = 0
-
-    def state(self) -> dict:
-        return {"args": {}, "attributes": {"generated_tokens": self.generated_tokens}}
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        saved = state.stateful_callbacks.get(type(self).__name__, self.state()) if state.global_step else None
-        self.generated_tokens = saved["attributes"]["generated_tokens"] if saved else 0
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if args.max_generated_tokens is not None:
-            half_a_step = self.generated_tokens / state.global_step / 2
-            if self.generated_tokens + half_a_step >= args.max_generated_tokens:
-                control.should_training_stop = True
+        check_context(min(limits), question, phrase, self.args.num_layers, attempt)

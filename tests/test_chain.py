@@ -55,7 +55,7 @@ def test_summary_keeps_its_contract(summary, cfg):
             assert low - 1e-9 <= row[name] <= high + 1e-9
         assert (row["train_tokens"] == 0) == (row["arm"] == "base")
     assert summary["params"]["max_steps"] == 4 and summary["params"]["arms"]["grpo"] == {"num_layers": 1}
-    assert summary["environment"]["code_version"] == store.CODE_VERSION
+    assert summary["environment"]["training_code"] == store.TRAINING_CODE
     assert set(summary["environment"]["packages"]) == set(store.PACKAGES)
 
 

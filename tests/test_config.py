@@ -28,7 +28,7 @@ def test_every_arm_of_every_profile_resolves(profile):
 def test_a_profile_that_extends_another_changes_what_it_names_alone():
     cpu, ablation = load_config("cpu", arm="base"), load_config("ablation", arm="base")
     differing = {name for name, value in ablation.model_dump().items() if value != cpu.model_dump()[name]}
-    assert differing == {"profile", "seeds", "arms"}
+    assert differing == {"profile", "seeds", "arms", "control_arms", "samples"}
 
 
 def test_arms_differ_only_in_what_the_profile_says():

@@ -4,8 +4,9 @@ import random
 
 import pytest
 import torch
+from rapidfuzz.distance import Levenshtein
 
-from mgrpo_lib.corrections import changes, choose_drafts, correction_advantages, kept
+from mgrpo_lib.corrections import Rollouts, changes, choose_drafts, correction_advantages, kept
 from mgrpo_lib.stats import group_advantages
 
 QUESTIONS = [0] * 4 + [1] * 4 + [2] * 4
@@ -82,8 +83,17 @@ def test_fillers_have_no_advantage_and_do_not_touch_the_others(rule):
 
 
 def test_changes_count_each_row_once_and_no_filler():
-    questions = torch.tensor([0, 0, 0, 0, -1])
-    was, now = torch.tensor([True, True, False, False, True]), torch.tensor([True, False, True, False, False])
-    copied = torch.tensor([True, False, False, True, True])
-    counted = changes(questions, was, now, copied, now)
-    assert counted == {"rows": 4, "fixed": 1, "broken": 1, "kept": 1, "copied": 2, "used": 2}
+    def rollouts(questions, texts, right):
+        ids = [[ord(character) for character in text] for text in texts]
+        return Rollouts([], [], [], texts, ids, questions, torch.tensor(right) * 1.0, torch.tensor(right))
+
+    drafts = rollouts([0, 0], [r"\boxed{1}", r"\boxed{2}"], [True, False])
+    texts = [r"\boxed{1}", r"\boxed{3}", r"\boxed{1}", r"\boxed{2}", "gone wrong", "a filler"]
+    corrections = rollouts([0, 0, 0, 0, 0, -1], texts, [True, False, True, False, False, True])
+    used = torch.tensor([True, True, False, False, True, False])
+    counted = changes(drafts, [0, 0, 1, 1, 0, 0], corrections, used)
+    distance = counted.pop("edit_distance")
+    expected = {"rows": 5, "fixed": 1, "broken": 2, "kept": 1, "copied": 2, "answer_changed": 3, "used": 3}
+    assert counted == expected
+    # two copies, two with one character of nine replaced, and one that goes wrong
+    assert distance == pytest.approx(2 / 9 + Levenshtein.normalized_distance(texts[0], texts[4]))

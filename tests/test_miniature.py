@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from mgrpo_lib import data, miniature
+from mgrpo_lib import data, datacard, miniature
 from mgrpo_lib.config import load_config
 from mgrpo_lib.prompts import PHRASES, guidance
 from mgrpo_lib.rewards import extract_answer
@@ -25,10 +25,10 @@ def test_no_held_out_question_is_trained_on():
     train = data.training_problems(cfg)
     assert len(train) == cfg.train_problems
     for rows in [data.validation_problems(cfg)] + [data.test_problems(cfg, name) for name in cfg.benchmarks]:
-        assert data.overlap(train, rows) == []
-    assert data.overlap(train, train[:3]) != [], "the check itself must find an overlap"
+        assert datacard.overlap(train, rows) == []
+    assert datacard.overlap(train, train[:3]) != [], "the check itself must find an overlap"
     words = [{"question": miniature.in_words(row["question"])} for row in train[:1]]
-    assert data.overlap(train, words) != [], "the same chain in words is the same question"
+    assert datacard.overlap(train, words) != [], "the same chain in words is the same question"
     # neither does the base model's text show any
     rng = random.Random(0)
     for _ in range(2000):

@@ -27,14 +27,15 @@ def cfg(request):
 
 def test_made_by_this_code_with_these_parameters(cfg):
     summary = summary_of(cfg)
-    assert summary["environment"]["code_version"] == store.CODE_VERSION, (
+    code = (store.TRAINING_CODE, store.EVALUATION_CODE)
+    assert (summary["environment"]["training_code"], summary["environment"]["evaluation_code"]) == code, (
         f"the experiment's code changed: make reproduce PROFILE={cfg.profile}, and commit"
     )
     assert summary["key"] == store.summary_key(cfg), f"the report's code changed: make figures PROFILE={cfg.profile}"
     for run in store.all_runs(cfg):
         manifest = store.read_json(run.run_folder / "run.json")
         assert manifest["key"] == store.run_key(run)
-        assert manifest["environment"]["code_version"] == store.CODE_VERSION
+        assert manifest["environment"]["training_code"] == store.TRAINING_CODE
 
 
 def test_tables_and_readme_are_generated_from_it(cfg, tmp_path):

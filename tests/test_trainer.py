@@ -424,9 +424,28 @@ def test_nf4_adapter_is_float32_and_training_after_evaluation_works(model_folder
             {"gradient_accumulation_steps": 2, "steps_per_generation": 1, "schedule": "alternating"},
             "make that a multiple of gradient_accumulation_steps",
         ),
-        ({"save_strategy": "steps", "save_steps": 3, "schedule": "alternating"}, "use a multiple of 2"),
-        ({"save_strategy": "steps", "save_steps": 3, "num_iterations": 2}, "use a multiple of 2"),
+        ({"save_strategy": "steps", "save_steps": 3, "schedule": "alternating"}, "a multiple of 2"),
+        ({"save_strategy": "steps", "save_steps": 3, "num_iterations": 2}, "a multiple of 2"),
+        ({"save_strategy": "steps", "save_steps": 0.5, "num_iterations": 2}, "for save_steps a multiple of 2"),
+        ({"save_strategy": "epoch", "num_iterations": 2}, "use save_strategy='steps'"),
         ({"use_adaptive_entropy": True, "entropy_coef": 0.1}, "switch it off"),
+        ({"select_drafts": "wrong", "entropy_coef": 0.1}, "set entropy_coef=0"),
+        ({"select_drafts": "wrong", "loss_type": "bnpo"}, "use 'dapo'"),
+        (
+            {
+                "per_device_train_batch_size": 4,
+                "gradient_accumulation_steps": 4,
+                "num_corrections": 3,
+                "drafts_per_prompt": 1,
+            }
+            | {"loss_type": "bnpo", "num_generations": 8},
+            "use 'dapo'",
+        ),
+        ({"correction_advantage": "difference", "scale_rewards": "batch"}, "set scale_rewards='group' or 'none'"),
+        (
+            {"correction_advantage": "progress", "multi_objective_aggregation": "normalize_then_sum"},
+            "multi_objective_aggregation='sum_then_normalize'",
+        ),
     ],
 )
 def test_wrong_combinations_are_refused_with_the_mend(options, message, tmp_path):

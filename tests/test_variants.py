@@ -4,7 +4,7 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
-from test_trainer import PHRASES, Recording, build, chat, differing, generated, parity_reward, trained_weights
+from test_trainer import COMMON, PHRASES, Recording, build, chat, differing, generated, parity_reward, trained_weights
 from trl import GRPOConfig, GRPOTrainer
 
 from mgrpo_lib.arguments import MGRPOConfig
@@ -73,7 +73,7 @@ def gradient_of(trainer, batch) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
 
 
-@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo", "bnpo"])
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
 def test_rows_that_are_not_trained_on_leave_the_gradient_of_the_rest(loss_type, model_folder, tmp_path):
     """Successes alone: the masked batch has the gradient that TRL gives the successes without the others."""
     rule = {"keep_corrections": "successes", "correction_advantage": "difference", "loss_type": loss_type}
@@ -81,7 +81,8 @@ def test_rows_that_are_not_trained_on_leave_the_gradient_of_the_rest(loss_type, 
     batch = trainer._correction_batches[0]
     right = trainer.corrections.right
     assert 0 < int(right.sum()) < len(right)
-    assert torch.equal(batch["completion_mask"].any(1), right)
+    assert torch.equal(batch["tool_mask"].any(1), right)
+    assert batch["completion_mask"].any(1).all(), "the rows left out are read like the others"
     short = {key: value if value.ndim == 0 else value[right] for key, value in batch.items() if key != "share"}
     torch.testing.assert_close(gradient_of(trainer, batch), gradient_of(trainer, short), rtol=1e-4, atol=1e-6)
     before = trainer.drafts.rewards[trainer.parents]
@@ -96,6 +97,32 @@ def test_the_progress_rule_is_relative_to_the_question(model_folder, tmp_path):
     assert questions.tolist() == [0] * 6 + [1] * 6
     expected = correction_advantages("progress", rewards, before, questions, 2.0, True)
     assert torch.equal(trainer._correction_batches[0]["advantages"], expected)
+
+
+@pytest.mark.parametrize("rule", ["difference", "progress"])
+def test_a_correction_without_a_reward_has_no_advantage_and_is_in_no_mean(rule):
+    nan = torch.nan
+    rewards = torch.tensor([1.0, nan, 0.0, 1.0, 0.0, 1.0, 1.0])
+    before = torch.tensor([0.0, 0.0, 0.0, nan, 1.0, 0.0, 0.0])
+    questions = torch.tensor([0, 0, 0, 0, 0, 1, -1])
+    found = correction_advantages(rule, rewards, before, questions, 2.0, True)
+    some = torch.tensor([0, 2, 4])
+    expected = torch.zeros(7)
+    expected[some] = correction_advantages(rule, rewards[some], before[some], questions[some], 2.0, True)
+    if rule == "difference":
+        expected[5] = 1.0  # alone in its group, which this rule does not need
+    assert torch.equal(found, expected) and float(found[some].abs().sum()) > 0
+
+
+def test_completions_that_no_reward_function_scores_are_left_out_of_the_rule(model_folder, tmp_path):
+    def some(completions, **kwargs):
+        return [None if len(text) % 3 == 0 else float(len(text) % 2) for text in completions]
+
+    trainer = generated(model_folder, tmp_path, correction_advantage="difference", reward=some)
+    unscored = torch.tensor([len(text) % 3 == 0 for text in trainer.corrections.completions])
+    assert unscored.any() and torch.equal(trainer.corrections.rewards.isnan(), unscored)
+    advantages = trainer._correction_batches[0]["advantages"]
+    assert not advantages[unscored].any() and advantages.any() and not advantages.isnan().any()
 
 
 def test_wrong_drafts_alone_are_passed_on_and_none_are_made_up(model_folder, tmp_path):
@@ -113,16 +140,24 @@ def test_wrong_drafts_alone_are_passed_on_and_none_are_made_up(model_folder, tmp
 
 def test_fillers_complete_the_micro_batches_and_leave_no_trace(model_folder, tmp_path):
     """5 drafts x 3 corrections do not fill 4 micro-batches: fillers do, without reward, advantage or loss."""
+
+    def some_prompts_earn_nothing(prompts, completions, **kwargs):
+        return [r * (len(p) % 2) for p, r in zip(prompts, parity_reward(completions), strict=True)]
+
     options = {"per_device_train_batch_size": 5, "gradient_accumulation_steps": 4, "num_corrections": 3}
-    trainer = build(Recording, MGRPOConfig, model_folder, tmp_path, drafts_per_prompt=1, max_steps=1, **options)
+    options |= {"drafts_per_prompt": 1, "max_steps": 1, "reward": some_prompts_earn_nothing}
+    trainer = build(Recording, MGRPOConfig, model_folder, tmp_path, **options)
     trainer.train()
     questions = torch.tensor(trainer.corrections.questions)
     assert len(questions) == 24 and int((questions >= 0).sum()) == 15
     parts = trainer._correction_slices[0]
     assert [len(part["advantages"]) for part in parts] == [6, 6, 6, 6]
-    assert sum(int(part["completion_mask"].any(1).sum()) for part in parts) == 15
+    assert sum(int(part["tool_mask"].any(1).sum()) for part in parts) == 15
     assert float(parts[0]["share"]) == pytest.approx(24 / 15)
     log = next(entry for entry in trainer.state.log_history if "loss" in entry)
+    groups = trainer.corrections.rewards[questions >= 0].view(-1, 3)
+    constant = (groups == groups[:, :1]).all(1).float().mean()
+    assert 0 < constant < 1 and log["layer2/frac_reward_zero_std"] == pytest.approx(float(constant))
     assert log["layer2/reward"] == pytest.approx(float(trainer.corrections.rewards[questions >= 0].mean()))
 
 
@@ -154,9 +189,82 @@ def test_what_the_trainer_cannot_do_is_refused_before_anything_is_sampled(model_
     arguments = MGRPOConfig(output_dir=str(tmp_path), use_vllm=True, bf16=False)
     with pytest.raises(ValueError, match="set use_vllm=False, or load the model in bfloat16"):
         MGRPOTrainer(str(model_folder), parity_reward, arguments, rows, quantization_config=object())
+    arguments.model_init_kwargs = {"quantization_config": object()}
+    with pytest.raises(ValueError, match="set use_vllm=False, or load the model in bfloat16"):
+        MGRPOTrainer(str(model_folder), parity_reward, arguments, rows)
     arguments = MGRPOConfig(output_dir=str(tmp_path), bf16=False)
     with pytest.raises(ValueError, match="use num_layers=1 with it"):
         MGRPOTrainer(str(model_folder), parity_reward, arguments, rows, tools=[print])
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([{"prompt": "<q>1 a+1<a>", "image": None}], {}, "num_layers=1 for questions with images"),
+        ([{"prompt": [{"role": "user", "content": [{"type": "text", "text": "1"}]}]}], {}, "text alone"),
+        ("stream", {"schedule": "alternating"}, "needs the questions of a turn again"),
+    ],
+    ids=["image", "parts", "stream"],
+)
+def test_questions_that_a_correction_layer_cannot_go_on_from_are_refused(
+    rows, options, message, model_folder, tmp_path
+):
+    data = Dataset.from_list([{"prompt": "<q>1 a+1<a>"}] * 8).to_iterable_dataset()
+    if rows != "stream":
+        data = Dataset.from_list(rows * 8)
+    arguments = MGRPOConfig(output_dir=str(tmp_path), **{**COMMON, **options})
+    with pytest.raises(ValueError, match=message):
+        MGRPOTrainer(str(model_folder), parity_reward, arguments, data)
+
+
+def test_a_router_loss_is_refused_where_rows_are_left_out(tokenizer, tmp_path):
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = MixtralConfig(
+        vocab_size=len(tokenizer), num_key_value_heads=1, num_local_experts=2, router_aux_loss_coef=0.01, **sizes
+    )
+    rows = Dataset.from_list([{"prompt": "<q>1 a+1<a>"}] * 8)
+    for coefficient, options in ((0.0, {"select_drafts": "wrong"}), (None, {})):
+        arguments = MGRPOConfig(output_dir=str(tmp_path), router_aux_loss_coef=coefficient, **{**COMMON, **options})
+        MGRPOTrainer(MixtralForCausalLM(config), parity_reward, arguments, rows, processing_class=tokenizer)
+    arguments = MGRPOConfig(output_dir=str(tmp_path), **COMMON, select_drafts="wrong")
+    with pytest.raises(ValueError, match="set router_aux_loss_coef=0"):
+        MGRPOTrainer(MixtralForCausalLM(config), parity_reward, arguments, rows, processing_class=tokenizer)
+
+
+def test_a_checkpoint_from_the_middle_of_a_turn_is_refused(model_folder, tmp_path):
+    """The last step saves, wherever it falls; its model is good, but nothing can go on from there."""
+    options = {"schedule": "alternating", "num_corrections": 2, "save_strategy": "steps", "save_steps": 2}
+    build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, max_steps=3, **options).train()
+    again = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, max_steps=4, **options)
+    with pytest.raises(ValueError, match="resume from a step that is a multiple of 2"):
+        again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert again.state.global_step == 4
+
+
+def test_one_layer_takes_a_rollout_function(model_folder, tmp_path):
+    import functools
+
+    def rollout(prompts, trainer):
+        ids = trainer.processing_class(prompts, add_special_tokens=False)["input_ids"]
+        answers = [[5 + i % 3, trainer.processing_class.eos_token_id] for i in range(len(prompts))]
+        return {"prompt_ids": ids, "completion_ids": answers, "logprobs": [[0.0, 0.0] for _ in prompts]}
+
+    trainer_class = functools.partial(MGRPOTrainer, rollout_func=rollout)
+    trainer = build(trainer_class, MGRPOConfig, model_folder, tmp_path, num_layers=1, max_steps=1)
+    trainer.train()
+    assert trainer.generated_tokens == 16
+
+
+def test_the_smaller_limit_counts_where_vllm_has_its_own(model_folder, tmp_path):
+    trainer = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path)
+    trainer.args.use_vllm, trainer.args.vllm_max_model_length = True, 20
+    with pytest.raises(ValueError, match="model's context of 20 tokens"):
+        trainer._check_context()
+    trainer.args.max_completion_length = None  # TRL: no limit of its own
+    trainer._check_context()
 
 
 def test_precision_is_chosen_by_capability_and_says_why(monkeypatch):

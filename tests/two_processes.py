@@ -48,9 +48,8 @@ def formula(trainer, model, everyone: list[dict]) -> torch.Tensor:
             logits = model(input_ids=ids, attention_mask=seen).logits[:, -width - 1 : -1]
             logp = logits.log_softmax(-1).gather(-1, batch["completion_ids"][..., None])[..., 0]
             objective = -torch.exp(logp - logp.detach()) * batch["advantages"][:, None]
-            rows += [
-                row[mask.bool()] for row, mask in zip(objective, batch["completion_mask"], strict=True) if mask.any()
-            ]
+            trained = batch["completion_mask"] * batch.get("tool_mask", torch.ones_like(batch["completion_mask"]))
+            rows += [row[mask.bool()] for row, mask in zip(objective, trained, strict=True) if mask.any()]
         if args.loss_type == "grpo":
             loss = sum(row.mean() for row in rows) / len(rows)
         elif args.loss_type == "dapo":
@@ -96,7 +95,7 @@ def main(folder: str, work: str) -> None:
                 "norm": float(expected.norm()),
                 "rows": [len(questions) for questions in drafts],
                 "real": [sum(question >= 0 for question in questions) for questions in drafts],
-                "used": [int(batch["corrections"][0]["completion_mask"].any(1).sum()) for batch in everyone],
+                "used": [int(batch["corrections"][0]["tool_mask"].any(1).sum()) for batch in everyone],
                 "share_used": log["layer2/used"],
                 "tokens": log["generated_tokens"],
             }
