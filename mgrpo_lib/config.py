@@ -106,7 +106,9 @@ class EvalSettings(_Settings):
         [], description="arms that also get the controls, and correct each other's drafts; see mgrpo_lib/controls.py"
     )
     samples: int = Field(0, ge=0, description="attempts sampled for each problem, for pass@k and maj@k; 0: none")
-    sampled_problems: int = Field(100, ge=1, description="problems of each test set that are sampled")
+    probe_problems: int = Field(
+        100, ge=1, description="problems of each test set, at most, for the costlier questions: samples, other phrases"
+    )
     eval_batch_size: int = Field(200, ge=1, description="prompts of one generation call")
     eval_phrase: int = Field(1, ge=1, le=7, description="number of the guiding phrase at test (1 to 7)")
 
@@ -287,10 +289,6 @@ def _check_sense(cfg: Config) -> None:
     for name in cfg.control_arms:
         if name not in {"base", *cfg.arms}:
             raise ConfigError(f"control_arms names the unknown arm {name!r}; {nearest(name, ['base', *cfg.arms])}")
-    if cfg.samples and cfg.sampled_problems > cfg.test_problems:
-        raise ConfigError(
-            f"sampled_problems {cfg.sampled_problems} exceeds test_problems {cfg.test_problems}; use at most that"
-        )
     if len(set(cfg.seeds)) < len(cfg.seeds):
         raise ConfigError(f"seeds {cfg.seeds} repeat themselves; give each once")
     for name in cfg.benchmarks:

@@ -1,5 +1,6 @@
 """The hygiene of the data sets: rows, sources, what the test sets share with the training set, what guessing scores."""
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -7,6 +8,8 @@ from mgrpo_lib import miniature
 from mgrpo_lib.config import Config
 from mgrpo_lib.data import fingerprint, test_problems, training_problems, validation_problems
 from mgrpo_lib.store import data_key, environment, write_json
+
+NGRAM = 13  # words; the length that GPT-3's authors took, and many since
 
 
 def overlap(left: list[dict], right: list[dict]) -> list[str]:
@@ -16,13 +19,30 @@ def overlap(left: list[dict], right: list[dict]) -> list[str]:
     )
 
 
+def ngrams(question: str, n: int) -> set[tuple[str, ...]]:
+    """The runs of `n` words, numbers and signs of a question, without case and white space; a shorter one is one run.
+
+    >>> sorted(ngrams("Two plus 2.", 3))
+    [('plus', '2', '.'), ('two', 'plus', '2')]
+    """
+    words = re.findall(r"[^\W\d_]+|\d+|[^\w\s]", question.lower())
+    return {tuple(words[i : i + n]) for i in range(max(1, len(words) - n + 1))}
+
+
+def contaminated(train: list[dict], held_out: list[dict], n: int = NGRAM) -> list[str]:
+    """Ids of the held-out questions that have a run of `n` words in common with any training question."""
+    seen = set().union(*(ngrams(row["question"], n) for row in train))
+    return [row["id"] for row in held_out if not seen.isdisjoint(ngrams(row["question"], n))]
+
+
 def data_card(cfg: Config) -> dict[str, Any]:
     """Builds every data set of a profile, proves that none overlaps the training set, and writes ``data.json`` to the
     results folder.
 
     Returns:
         ``sets``: for each its rows, fingerprint, source, the number of questions it shares with the training set (always
-        0), and the share of its most common answer: what always giving that answer would score.
+        0), of those that have a run of `NGRAM` words in common with it, and the share of its most common answer: what
+        always giving that answer would score.
 
     Raises:
         ValueError: a held-out set shares a question with the training set.
@@ -41,6 +61,7 @@ def data_card(cfg: Config) -> dict[str, Any]:
             "fingerprint": fingerprint(rows),
             "source": rows[0]["source"],
             "shared_with_train": len(shared),
+            f"{NGRAM}-gram_in_train": 0 if name == "train" else len(contaminated(train, rows)),
             "most_common_answer": max(Counter(row["answer"] for row in rows).values()) / len(rows),
         }
     content = {"key": data_key(cfg), "sets": card, "environment": environment()}

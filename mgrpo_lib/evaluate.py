@@ -1,30 +1,43 @@
 """Two attempts at every problem, greedy and by the same rules for every model, and a record of each.
 
-Nothing here but the scorer sees a gold answer: drafts, phrases and stopping do not depend on it.
+Nothing here but `Examinee.mark` sees a gold answer: drafts, phrases and stopping do not depend on it.
 """
 
 import time
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from mgrpo_lib.config import Config
 from mgrpo_lib.data import test_problems, validation_problems
 from mgrpo_lib.models import limit_threads, load_policy
-from mgrpo_lib.progress import Progress
 from mgrpo_lib.prompts import PHRASES, check_context, correction_ids, first_prompt, guidance_ids
 from mgrpo_lib.rewards import extract_answer, same_answer
-from mgrpo_lib.store import environment, evaluation_key, finished, finished_run, validation_key, write_json, write_jsonl
+from mgrpo_lib.store import (
+    environment,
+    evaluation_key,
+    finished,
+    finished_run,
+    validation_key,
+    write_json,
+    write_records,
+)
 
 
 @torch.no_grad()
-def generate(model, tokenizer, prompt_ids: list[list[int]], max_new_tokens: int, batch_size: int) -> list[list[int]]:
-    """Greedy completions as token ids, each up to and with its end-of-sequence token (without one: truncated).
+def generate(
+    model, tokenizer, prompt_ids: list[list[int]], max_new_tokens: int, batch_size: int, temperature: float = 0.0
+) -> list[list[int]]:
+    """Completions as token ids, each up to and with its end-of-sequence token (without one: truncated); greedy at
+    temperature 0.
 
     Prompts are batched by length and padded on the left; the batch size is part of the result, since padding can change
     the last bits of a logit.
     """
     completions: list[list[int]] = [[] for _ in prompt_ids]
     ends = end_tokens(model, tokenizer)
+    how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
     order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
@@ -32,7 +45,7 @@ def generate(model, tokenizer, prompt_ids: list[list[int]], max_new_tokens: int,
             {"input_ids": [prompt_ids[i] for i in rows]}, return_tensors="pt", padding_side="left"
         ).to(model.device)
         out = model.generate(
-            **batch, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
+            **batch, max_new_tokens=max_new_tokens, pad_token_id=tokenizer.pad_token_id, **(how or {"do_sample": False})
         )
         for i, ids in zip(rows, out[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
             end = next((k + 1 for k, token in enumerate(ids) if token in ends), len(ids))
@@ -46,62 +59,106 @@ def end_tokens(model, tokenizer) -> set[int]:
     return {tokenizer.eos_token_id, *([] if ids is None else [ids] if isinstance(ids, int) else ids)}
 
 
-def two_attempts(model, tokenizer, problems: list[dict], cfg: Config) -> list[dict]:
+@dataclass
+class Examinee:
+    """A model that answers by the rules of a profile: its prompts, its lengths, its batch size."""
+
+    cfg: Config
+    model: Any
+    tokenizer: Any
+
+    @classmethod
+    def load(cls, cfg: Config) -> "Examinee":
+        """The model of this arm and seed.
+
+        Raises:
+            FileNotFoundError: it was not trained with just these parameters.
+        """
+        if finished_run(cfg) is None:
+            raise FileNotFoundError(
+                f"{cfg.run_name} is not trained with these parameters in {cfg.run_folder}; run its training notebook "
+                f"first (or `make reproduce PROFILE={cfg.profile}`)"
+            )
+        limit_threads(cfg)
+        return cls(cfg, *load_policy(cfg))
+
+    def questions(self, problems: list[dict]) -> list[list[int]]:
+        """Prompts of the first attempt.
+
+        Raises:
+            ValueError: two attempts do not fit into the model's context.
+        """
+        questions = [first_prompt(problem["question"], self.cfg.template) for problem in problems]
+        if self.cfg.template == "chat":
+            prompts = [
+                self.tokenizer.apply_chat_template(q, add_generation_prompt=True, tokenize=True, return_dict=False)
+                for q in questions
+            ]
+        else:
+            prompts = self.tokenizer(questions, add_special_tokens=False)["input_ids"]
+        # some models have no limit
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if context is not None:
+            phrase = max(len(self.phrase(number)) for number in range(1, len(PHRASES) + 1))
+            check_context(context, max(map(len, prompts)), phrase, 2, self.cfg.max_completion_length)
+        return prompts
+
+    def phrase(self, number: int) -> list[int]:
+        """The tokens between a draft and its correction; `number` counts from 1."""
+        prompt = first_prompt("", self.cfg.template)
+        return guidance_ids(self.tokenizer, prompt, PHRASES[number - 1], self.cfg.phrase_role)
+
+    def corrections(
+        self, prompts: list[list[int]], drafts: list[list[int]], phrase: int | None = None
+    ) -> list[list[int]]:
+        """Prompts of the second attempt: question, draft, guiding phrase (by default the profile's)."""
+        between, ends = self.phrase(phrase or self.cfg.eval_phrase), end_tokens(self.model, self.tokenizer)
+        return [correction_ids(prompt, draft, between, ends) for prompt, draft in zip(prompts, drafts, strict=True)]
+
+    def attempt(
+        self, prompts: list[list[int]], temperature: float = 0.0, batch_size: int | None = None
+    ) -> list[list[int]]:
+        length, batch = self.cfg.max_completion_length, batch_size or self.cfg.eval_batch_size
+        return generate(self.model, self.tokenizer, prompts, length, batch, temperature)
+
+    def mark(self, problems: list[dict], completions: list[list[int]]) -> list[dict]:
+        """``text, answer, correct, tokens, truncated`` of each completion."""
+        ends, texts = (
+            end_tokens(self.model, self.tokenizer),
+            self.tokenizer.batch_decode(completions, skip_special_tokens=True),
+        )
+        marks = []
+        for problem, ids, text in zip(problems, completions, texts, strict=True):
+            answer = extract_answer(text)
+            right = same_answer(answer, problem["answer"])
+            marks.append(
+                {"text": text, "answer": answer, "correct": right, "tokens": len(ids), "truncated": ids[-1] not in ends}
+            )
+        return marks
+
+
+def two_attempts(examinee: Examinee, problems: list[dict]) -> list[dict]:
     """First attempts, then second ones that see question, first attempt and guiding phrase.
 
     Returns:
-        A record for each problem: ``id, question, gold`` and, for attempt k in 1 and 2, ``text_k, answer_k, correct_k,
-        tokens_k, truncated_k``.
+        A record for each problem: ``id, question, gold``, the draft's tokens ``ids_1`` and, for attempt k in 1 and 2,
+        ``text_k, answer_k, correct_k, tokens_k, truncated_k``.
     """
-    questions = [first_prompt(problem["question"], cfg.template) for problem in problems]
-    if cfg.template == "chat":
-        prompts = [
-            tokenizer.apply_chat_template(q, add_generation_prompt=True, tokenize=True, return_dict=False)
-            for q in questions
-        ]
-    else:
-        prompts = tokenizer(questions, add_special_tokens=False)["input_ids"]
-    between = guidance_ids(tokenizer, questions[0], PHRASES[cfg.eval_phrase - 1], cfg.phrase_role)
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)  # some models have no limit
-    if context is not None:
-        check_context(context, max(map(len, prompts)), len(between), 2, cfg.max_completion_length)
-    first = generate(model, tokenizer, prompts, cfg.max_completion_length, cfg.eval_batch_size)
-    ends = end_tokens(model, tokenizer)
-    again = [correction_ids(p, c, between, ends) for p, c in zip(prompts, first, strict=True)]
-    second = generate(model, tokenizer, again, cfg.max_completion_length, cfg.eval_batch_size)
+    prompts = examinee.questions(problems)
+    first = examinee.attempt(prompts)
+    second = examinee.attempt(examinee.corrections(prompts, first))
     records = [
         {"id": problem["id"], "question": problem["question"], "gold": problem["answer"]} for problem in problems
     ]
-    for attempt, completions in ((1, first), (2, second)):
-        texts = tokenizer.batch_decode(completions, skip_special_tokens=True)
-        for record, ids, text in zip(records, completions, texts, strict=True):
-            answer = extract_answer(text)
-            record[f"text_{attempt}"] = text
-            record[f"answer_{attempt}"] = answer
-            record[f"correct_{attempt}"] = same_answer(answer, record["gold"])
-            record[f"tokens_{attempt}"] = len(ids)
-            record[f"truncated_{attempt}"] = ids[-1] not in ends
-    return records
+    for k, completions in ((1, first), (2, second)):
+        for record, mark in zip(records, examinee.mark(problems, completions), strict=True):
+            record |= {f"{name}_{k}": value for name, value in mark.items()}
+    return [{**record, "ids_1": ids} for record, ids in zip(records, first, strict=True)]
 
 
 def accuracy(records: list[dict]) -> dict[str, float]:
     """Share of right answers at each attempt."""
     return {f"acc_t{k}": sum(record[f"correct_{k}"] for record in records) / len(records) for k in (1, 2)}
-
-
-def _trained(cfg: Config):
-    """The model of this arm and seed, if it was trained with just these parameters.
-
-    Raises:
-        FileNotFoundError: it was not.
-    """
-    if finished_run(cfg) is None:
-        raise FileNotFoundError(
-            f"{cfg.run_name} is not trained with these parameters in {cfg.run_folder}; run its training notebook "
-            f"first (or `make reproduce PROFILE={cfg.profile}`)"
-        )
-    limit_threads(cfg)
-    return load_policy(cfg)
 
 
 def validate(cfg: Config) -> dict[str, float]:
@@ -111,40 +168,38 @@ def validate(cfg: Config) -> dict[str, float]:
     file, key = cfg.run_folder / "validation.json", validation_key(cfg)
     if done := finished(file, key):
         return done["accuracy"]
-    scores = accuracy(two_attempts(*_trained(cfg), validation_problems(cfg), cfg))
+    scores = accuracy(two_attempts(Examinee.load(cfg), validation_problems(cfg)))
     write_json(file, {"key": key, "n": cfg.validation_problems, "accuracy": scores, "environment": environment()})
     return scores
 
 
+def all_problems(cfg: Config) -> list[dict]:
+    """The problems of every test set, each with its ``benchmark``."""
+    return [{**problem, "benchmark": name} for name in cfg.benchmarks for problem in test_problems(cfg, name)]
+
+
 def evaluate(cfg: Config) -> dict:
-    """Both attempts of one arm and seed on every test set; records go to ``records/<run>.jsonl`` in the results folder.
+    """Both attempts of one arm and seed on every test set; records go to ``records/<run>.jsonl.gz`` in the results
+    folder.
 
     Returns:
-        The manifest: key, seconds, generated tokens, and the accuracy on each benchmark.
+        The manifest: key, digest of the records, seconds, generated tokens, and the accuracy on each benchmark.
     """
     manifest, key = cfg.results / "records" / f"{cfg.run_name}.json", evaluation_key(cfg)
     if done := finished(manifest, key):
         print(f"{cfg.run_name}: evaluation reused, same parameters, code and model (key {key})")
         return done
-    model, tokenizer = _trained(cfg)
-    start, records, scores = time.monotonic(), [], {}
-    progress = Progress(cfg.results / "progress" / f"evaluate-{cfg.run_name}.json", len(cfg.benchmarks))
-    for i, benchmark in enumerate(cfg.benchmarks):
-        some = two_attempts(model, tokenizer, test_problems(cfg, benchmark), cfg)
-        records += [{"benchmark": benchmark, **record} for record in some]
-        scores[benchmark] = accuracy(some)
-        progress.update(
-            i + 1, f"{cfg.run_name} {benchmark} {scores[benchmark]['acc_t1']:.2f}/{scores[benchmark]['acc_t2']:.2f}"
-        )
-    write_jsonl(manifest.with_suffix(".jsonl"), records)
-    done = {
-        "key": key,
-        "arm": cfg.arm,
-        "seed": None if cfg.arm == "base" else cfg.seed,
-        "accuracy": scores,
-        "generated_tokens": sum(record["tokens_1"] + record["tokens_2"] for record in records),
-        "seconds": round(time.monotonic() - start, 1),
-        "environment": environment(),
-    }
-    write_json(manifest, done)
-    return done
+    start, problems = time.monotonic(), all_problems(cfg)
+    records = two_attempts(Examinee.load(cfg), problems)
+    records = [{"benchmark": p["benchmark"], **record} for p, record in zip(problems, records, strict=True)]
+    scores = {name: accuracy([r for r in records if r["benchmark"] == name]) for name in cfg.benchmarks}
+    return write_records(
+        manifest,
+        key,
+        records,
+        arm=cfg.arm,
+        seed=None if cfg.arm == "base" else cfg.seed,
+        accuracy=scores,
+        generated_tokens=sum(record["tokens_1"] + record["tokens_2"] for record in records),
+        seconds=round(time.monotonic() - start, 1),
+    )

@@ -2,14 +2,17 @@
 every figure says its profile.
 """
 
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from mgrpo_lib import store
 from mgrpo_lib.config import Config
+from mgrpo_lib.evidence import CONTROLS, HYPOTHESES, SMALLEST_EFFECT
 from mgrpo_lib.report import load_run, name_of, ordered_arms
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart
@@ -81,6 +84,39 @@ def learning_curves(cfg: Config, window: int = 15) -> plt.Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper center", ncols=min(4, len(labels)), bbox_to_anchor=(0.5, 0.0))
     figure.suptitle(f"Training reward, seeds {', '.join(map(str, cfg.seeds))}, profile {cfg.profile}", y=1.0)
+    return figure
+
+
+def collapse_curves(cfg: Config, window: int = 15) -> plt.Figure:
+    """What corrections do in training: copies, changed answers, edit distance, mended and broken drafts, against sampled
+    tokens. Mean over the seeds, smoothed over `window` steps, a line for each arm.
+    """
+    _style()
+    shown = {
+        "copied": "copies of the draft",
+        "answer_changed": "another answer",
+        "edit_distance": "edit distance",
+        "fixed": "wrong drafts mended",
+        "broken": "right drafts broken",
+    }
+    figure, axes = plt.subplots(1, len(shown), figsize=(2.6 * len(shown) + 0.4, 3.2), sharex=True)
+    for arm in (arm for arm in cfg.arms if cfg.of_arm(arm).num_layers > 1):
+        runs = [store.read_jsonl(cfg.of_arm(arm, seed).run_folder / "metrics.jsonl") for seed in cfg.seeds]
+        tables = [pd.DataFrame(run).set_index("step") for run in runs]
+        mean = pd.concat(tables).groupby(level=0).mean(numeric_only=True)
+        for axis, name in zip(axes, shown, strict=True):
+            smooth = mean[f"layer2/{name}"].dropna().rolling(window, min_periods=1, center=True).mean()
+            tokens = mean.loc[smooth.index, "generated_tokens"] / 1e3
+            axis.plot(tokens, 100 * smooth, color=color_of(arm, list(cfg.arms)), lw=1.5, label=name_of(arm))
+    for axis, title in zip(axes, shown.values(), strict=True):
+        axis.set_title(title, fontsize=10)
+        axis.set_ylim(bottom=0)
+    axes[0].set_ylabel("% of corrections in training")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncols=min(4, len(labels)), bbox_to_anchor=(0.5, 0.0))
+    figure.supxlabel("generated tokens, all layers (thousands)", fontsize=9)
+    figure.suptitle(f"Does the second layer collapse into copying? Profile {cfg.profile}", y=1.0, fontsize=10.5)
+    figure.tight_layout()
     return figure
 
 
@@ -201,6 +237,115 @@ def contrasts_figure(summary: dict, against: str = "grpo_matched") -> plt.Figure
     return figure
 
 
+VERDICT_COLORS = {"supported": "#009E73", "refuted": "#CC3311", "undecided": "#777777"}
+
+
+def verdicts_figure(summary: dict) -> plt.Figure:
+    """The answer at a glance: each hypothesis on each benchmark, in percentage points, coloured by its verdict. The grey
+    band holds effects too small to matter.
+    """
+    _style()
+    benchmarks, names = summary["params"]["benchmarks"], list(summary["verdicts"])
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(3.1 * len(names) + 0.9, 0.42 * len(benchmarks) + 1.9), sharey=True
+    )
+    for axis, name in zip(np.atleast_1d(axes), names, strict=True):
+        band = 100 * SMALLEST_EFFECT
+        axis.axvspan(-band, band, color="#EEEEEE", zorder=0)
+        axis.axvline(0, color="black", lw=0.8)
+        for row in (row for row in summary["hypotheses"] if row["hypothesis"] == name):
+            y, color = len(benchmarks) - 1 - benchmarks.index(row["benchmark"]), VERDICT_COLORS[row["verdict"]]
+            axis.plot([100 * x for x in row["ci"]], [y, y], color=color, lw=2, solid_capstyle="butt")
+            axis.plot(100 * row["difference"], y, "o", ms=7, color=color)
+            label = f"{100 * row['difference']:+.1f}"
+            axis.annotate(
+                label, (100 * row["difference"], y), (0, 7), textcoords="offset points", ha="center", fontsize=8
+            )
+        axis.set_title(f"{name}: {summary['verdicts'][name]}\n" + textwrap.fill(HYPOTHESES[name], 34), fontsize=9)
+        axis.set_ylim(-0.6, len(benchmarks) - 0.2)
+    np.atleast_1d(axes)[0].set_yticks(range(len(benchmarks)), list(reversed(benchmarks)))
+    handles = [plt.Line2D([], [], color=c, marker="o", lw=2, label=v) for v, c in VERDICT_COLORS.items()]
+    figure.legend(handles=handles, loc="upper center", ncols=3, bbox_to_anchor=(0.5, 0.0))
+    seeds, n = len(summary["params"]["seeds"]), summary["rows"][0]["n"]
+    figure.supxlabel(
+        f"percentage points, 95% intervals over {seeds} seeds and {n} problems. Profile {summary['profile']}",
+        fontsize=9,
+    )
+    figure.tight_layout()
+    return figure
+
+
+def controls_figure(summary: dict) -> plt.Figure:
+    """MGRPO's second attempts and every control, right answers in percent."""
+    _style()
+    benchmarks = summary["params"]["benchmarks"]
+    rows = {(row["control"], row["benchmark"]): row for row in summary["controls"]}
+    shown = list(dict.fromkeys(control for control, _ in rows))
+    figure, axes = plt.subplots(
+        1, len(benchmarks), figsize=(2.5 * len(benchmarks) + 2.2, 0.42 * len(shown) + 1.7), sharey=True, squeeze=False
+    )
+    for axis, benchmark in zip(axes[0], benchmarks, strict=True):
+        for i, control in enumerate(shown):
+            row, y = rows[control, benchmark], len(shown) - 1 - i
+            better = row["verdict"] == "supported"
+            axis.plot([100 * row["control_accuracy"], 100 * row["mgrpo"]], [y, y], color="#BBBBBB", lw=1.5, zorder=1)
+            axis.plot(
+                100 * row["control_accuracy"], y, "s", ms=6, color="#555555", mfc="#555555" if better else "white"
+            )
+            axis.plot(100 * row["mgrpo"], y, "o", ms=7, color=COLORS["mgrpo"], zorder=3)
+        axis.set_title(benchmark, fontsize=10)
+        axis.set_ylim(-0.6, len(shown) - 0.4)
+        axis.set_xlim(-3, 103)
+    axes[0, 0].set_yticks(range(len(shown)), [CONTROLS[control] for control in reversed(shown)])
+    handles = [
+        plt.Line2D([], [], color=COLORS["mgrpo"], marker="o", lw=0, label="MGRPO, attempt 2"),
+        plt.Line2D([], [], color="#555555", marker="s", lw=0, label="control: MGRPO is better"),
+        plt.Line2D([], [], color="#555555", marker="s", mfc="white", lw=0, label="control: not shown to be worse"),
+    ]
+    figure.legend(handles=handles, loc="upper center", ncols=3, bbox_to_anchor=(0.5, 0.0))
+    figure.supxlabel("right answers, %", fontsize=9)
+    figure.suptitle(f"Is it self-correction? Profile {summary['profile']}", y=1.0, fontsize=10.5)
+    figure.tight_layout()
+    return figure
+
+
+def budgets_figure(summary: dict) -> plt.Figure:
+    """Accuracy against the tokens that it costs at test: votes among sampled attempts, and an attempt with its
+    correction (star).
+    """
+    _style()
+    benchmarks, arms = summary["params"]["benchmarks"], ordered_arms(summary)
+    figure, axes = plt.subplots(
+        1, len(benchmarks), figsize=(2.6 * len(benchmarks) + 0.6, 3.6), sharey=True, squeeze=False
+    )
+    for axis, benchmark in zip(axes[0], benchmarks, strict=True):
+        for arm in arms:
+            own = [row for row in summary["budgets"] if (row["arm"], row["benchmark"]) == (arm, benchmark)]
+            votes, color = [row for row in own if row["k"]], color_of(arm, arms)
+            tokens = [row["tokens"] for row in votes]
+            axis.plot(tokens, [100 * row["maj"] for row in votes], ".-", color=color, lw=1.4, ms=4, label=name_of(arm))
+            axis.plot(tokens, [100 * row["pass"] for row in votes], ":", color=color, lw=1.1)
+            chain = next(row for row in own if row["k"] is None)
+            low, high = (100 * x for x in chain["chain_ci"])
+            axis.plot([chain["tokens"]] * 2, [low, high], color=color, lw=1.2)
+            axis.plot(chain["tokens"], 100 * chain["chain"], "*", ms=12, color=color, mec="white", zorder=4)
+        axis.set_title(benchmark, fontsize=10)
+        axis.set_ylim(0, 102)
+        axis.set_xscale("log", base=2)
+    axes[0, 0].set_ylabel("right answers, %")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncols=min(4, len(labels)), bbox_to_anchor=(0.5, 0.0))
+    figure.supxlabel("generated tokens a problem", fontsize=9)
+    figure.suptitle(
+        "Star: an attempt and its correction. Lines: majority of k attempts; dotted: any of k right. Temperature 1. "
+        f"Profile {summary['profile']}",
+        y=1.0,
+        fontsize=10,
+    )
+    figure.tight_layout()
+    return figure
+
+
 def method_figure() -> plt.Figure:
     """The method in one picture: two layers, one policy, one step."""
     _style()
@@ -257,10 +402,13 @@ def draw_all(cfg: Config) -> list[Path]:
     figures = {
         "method": method_figure(),
         "learning_curves": learning_curves(cfg),
+        "collapse": collapse_curves(cfg),
         "attempts": attempts_figure(summary),
         "transitions": transitions_figure(summary),
         "contrasts": contrasts_figure(summary),
     }
+    drawn = {"hypotheses": verdicts_figure, "controls": controls_figure, "budgets": budgets_figure}
+    figures |= {name: draw(summary) for name, draw in drawn.items() if summary[name]}
     paths = [save(figure, cfg.figures, name) for name, figure in figures.items()]
     for figure in figures.values():
         plt.close(figure)

@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mgrpo_lib import store
+from mgrpo_lib import evidence, store
 from mgrpo_lib.config import ROOT, Config, load_config
-from mgrpo_lib.stats import bootstrap, transitions
+from mgrpo_lib.paper import paper_table
+from mgrpo_lib.records import Records
+from mgrpo_lib.stats import accuracy_interval, estimate, transitions
 
 NAMES = {
     "base": "base model",
     "grpo": "GRPO",
     "grpo_matched": "GRPO, matched tokens",
     "mgrpo": "MGRPO",
+    "grpo_more_steps": "GRPO, matched by more steps",
     "layers_3": "MGRPO, 3 layers",
     "one_draft": "MGRPO, 1 draft x 8",
     "wrong_drafts": "MGRPO, wrong drafts only",
@@ -39,33 +42,6 @@ def ordered_arms(summary: dict) -> list[str]:
 
 
 # ---------------------------------------------------------------------------------------------- numbers
-def load_records(cfg: Config) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """``{arm: {benchmark: (first, second)}}``, each (seeds, problems), right or wrong; the base model has one row.
-
-    Raises:
-        FileNotFoundError: a model of the experiment has not been evaluated with these parameters.
-    """
-    found: dict[str, dict[str, list]] = {}
-    for run in store.all_runs(cfg):
-        manifest = cfg.results / "records" / f"{run.run_name}.json"
-        if store.finished(manifest, store.evaluation_key(run)) is None:
-            raise FileNotFoundError(
-                f"no evaluation of {run.run_name} with these parameters in {manifest.parent}; run notebook 05_benchmarks for it"
-            )
-        table = pd.DataFrame(store.read_jsonl(manifest.with_suffix(".jsonl")))
-        for benchmark, rows in table.groupby("benchmark", sort=False):
-            found.setdefault(run.arm, {}).setdefault(benchmark, []).append(
-                rows.sort_values("id")[["correct_1", "correct_2"]].to_numpy(dtype=bool)
-            )
-    return {
-        arm: {
-            benchmark: (np.stack([s[:, 0] for s in seeds]), np.stack([s[:, 1] for s in seeds]))
-            for benchmark, seeds in sets.items()
-        }
-        for arm, sets in found.items()
-    }
-
-
 def load_run(run: Config) -> dict[str, Any]:
     """The manifest of a training run, with its validation accuracy if that was measured.
 
@@ -82,12 +58,13 @@ def load_run(run: Config) -> dict[str, Any]:
 def summarise(cfg: Config) -> dict[str, Any]:
     """Writes ``summary.json`` and the tables of an experiment from its records, and returns the summary.
 
-    Rows are fractions, means over seeds, each with a 95% interval ``<name>_ci`` (bootstrap over seeds and problems;
-    over problems for the base model, which is one model). ``contrasts`` are differences between arms on the same
-    problems.
+    Rows are fractions, means over seeds, each with a 95% interval ``<name>_ci`` (over seeds and problems; over problems
+    for the base model, which is one model). ``contrasts`` are differences between arms on the same problems; the rest
+    is `mgrpo_lib.evidence`'s, empty where the profile has not the arms or the controls for it.
     """
-    records = load_records(cfg)
+    records = Records(cfg)
     runs = {run.run_name: load_run(run) for run in store.all_runs(cfg)}
+    hypotheses, controls = evidence.hypotheses(records), evidence.controls(records)
     shown = (
         "arm",
         "seed",
@@ -104,20 +81,25 @@ def summarise(cfg: Config) -> dict[str, Any]:
         "key": store.summary_key(cfg),
         "params": cfg.model_dump(exclude={"profile", "arm", "seed", "output_root"}),
         "environment": runs[store.all_runs(cfg)[-1].run_name]["environment"],
-        "rows": [
-            _row(cfg, arm, name, *attempts, runs) for arm, sets in records.items() for name, attempts in sets.items()
-        ],
+        "verdicts": evidence.overall(hypotheses),
+        "hypotheses": hypotheses,
+        "not_beaten": evidence.self_correction(controls),
+        "controls": controls,
+        "rows": [_row(records, arm, name, runs) for arm in records.seeds for name in cfg.benchmarks],
         "contrasts": [
             _contrast(left, right, name, attempt, records)
-            for left, right in contrasts(list(records))
+            for left, right in contrasts(list(records.seeds))
             for name in cfg.benchmarks
             for attempt in (1, 2)
         ],
+        "cross_refinement": evidence.cross_refinement(records),
+        "budgets": evidence.budgets(records),
+        "robustness": evidence.robustness(records),
         "runs": {name: {field: run.get(field) for field in shown} for name, run in runs.items()},
     }
-    for name, table in TABLES.items():
-        store.write_text(cfg.results / f"{name}.md", markdown(table(summary)))
-        store.write_text(cfg.results / f"{name}.csv", table(summary).to_csv(index=False))
+    for name, table in tables(summary).items():
+        store.write_text(cfg.results / f"{name}.md", markdown(table))
+        store.write_text(cfg.results / f"{name}.csv", table.to_csv(index=False))
     store.write_json(cfg.results / "summary.json", summary)
     return summary
 
@@ -129,38 +111,36 @@ def contrasts(arms: list[str]) -> list[tuple[str, str]]:
     return [(left, right) for left, right in pairs if left in arms and right in arms]
 
 
-def _row(
-    cfg: Config, arm: str, benchmark: str, first: np.ndarray, second: np.ndarray, runs: dict[str, dict]
-) -> dict[str, Any]:
-    values = {
-        "acc_t1": first,
-        "acc_t2": second,
-        "delta_t1_t2": second * 1.0 - first,
-        "i_to_c": ~first & second,
-        "c_to_i": first & ~second,
-    }
+def _row(records: Records, arm: str, benchmark: str, runs: dict[str, dict]) -> dict[str, Any]:
+    first, second = (records.chain(arm, benchmark, f"correct_{k}").astype(bool) for k in (1, 2))
+    shares = {"acc_t1": first, "acc_t2": second, "i_to_c": ~first & second, "c_to_i": first & ~second}
+    change = estimate(second * 1.0 - first)
     return {
         "arm": arm,
         "benchmark": benchmark,
         "n": first.shape[1],
-        "seeds": [] if arm == "base" else list(cfg.seeds),
+        "seeds": [seed for seed in records.seeds[arm] if seed is not None],
         **transitions(first, second),
-        **{f"{name}_ci": list(bootstrap(array)) for name, array in values.items()},
+        **{f"{name}_ci": list(accuracy_interval(array)) for name, array in shares.items()},
+        "delta_t1_t2_ci": [change["low"], change["high"]],
         "acc_t1_seeds": first.mean(1).tolist(),
         "acc_t2_seeds": second.mean(1).tolist(),
+        **evidence.changes(records, arm, benchmark),
         "train_tokens": float(np.mean([run["train_tokens"] for run in runs.values() if run["arm"] == arm])),
+        "test_tokens": [float(records.chain(arm, benchmark, f"tokens_{k}").mean()) for k in (1, 2)],
     }
 
 
-def _contrast(left: str, right: str, benchmark: str, attempt: int, records: dict) -> dict[str, Any]:
-    difference = records[left][benchmark][attempt - 1] * 1.0 - records[right][benchmark][attempt - 1]
+def _contrast(left: str, right: str, benchmark: str, attempt: int, records: Records) -> dict[str, Any]:
+    ours, theirs = (records.chain(arm, benchmark, f"correct_{attempt}").astype(float) for arm in (left, right))
+    found = estimate(ours - theirs)
     return {
         "arm": left,
         "against": right,
         "benchmark": benchmark,
         "attempt": attempt,
-        "difference": float(difference.mean()),
-        "ci": list(bootstrap(difference)),
+        "difference": found["mean"],
+        "ci": [found["low"], found["high"]],
     }
 
 
@@ -236,6 +216,140 @@ def cost_table(summary: dict) -> pd.DataFrame:
     )
 
 
+def verdict_table(summary: dict) -> pd.DataFrame:
+    """The hypotheses of ANALYSIS.md: verdict, and the quantity on each benchmark in percentage points."""
+    marks = {"supported": "yes", "refuted": "no", "undecided": "?"}
+    rows = []
+    for name, text in evidence.HYPOTHESES.items():
+        own = [row for row in summary["hypotheses"] if row["hypothesis"] == name]
+        cells = {
+            row["benchmark"]: f"{percent(row['difference'], row['ci'], sign=True)} {marks[row['verdict']]}"
+            for row in own
+        }
+        if own:
+            rows.append({"": name, "hypothesis": text, "verdict": f"**{summary['verdicts'][name]}**", **cells})
+    return pd.DataFrame(rows)
+
+
+def undecided_table(summary: dict) -> pd.DataFrame:
+    """What could have been seen where nothing was decided, and what would decide the difference that was."""
+
+    def known(number: int | None) -> str:
+        return "no number would" if number is None else f"{number:,}"
+
+    return pd.DataFrame(
+        {
+            "hypothesis": row["hypothesis"],
+            "benchmark": row["benchmark"],
+            "points": percent(row["difference"], row["ci"], sign=True),
+            "p, Holm": f"{row['p_holm']:.2g}",
+            "verdict": row["verdict"],
+            "detectable at 80% power, points": percent(row["detectable"]),
+            "seeds to decide": known(row["seeds_needed"]),
+            "problems to decide": known(row["problems_needed"]),
+        }
+        for row in summary["hypotheses"]
+        if "detectable" in row
+    )
+
+
+def control_table(summary: dict) -> pd.DataFrame:
+    """MGRPO's second attempts against each control; *shown* where they are better by the plan's test."""
+    return pd.DataFrame(
+        {
+            "benchmark": row["benchmark"],
+            "control": evidence.CONTROLS[row["control"]],
+            "MGRPO, attempt 2, %": percent(row["mgrpo"]),
+            "control, %": percent(row["control_accuracy"]),
+            "points": percent(row["difference"], row["ci"], sign=True),
+            "p, Holm": f"{row['p_holm']:.2g}",
+            "better": "shown" if row["verdict"] == "supported" else "not shown",
+        }
+        for row in summary["controls"]
+    )
+
+
+def correction_sentence(summary: dict) -> str:
+    """On which benchmarks self-correction is shown, and what speaks against it on the others."""
+    shown = [benchmark for benchmark, controls in summary["not_beaten"].items() if not controls]
+    text = f"**Self-correction is shown on {', '.join(shown)}.**" if shown else "**Self-correction is shown nowhere.**"
+    for benchmark, not_beaten in summary["not_beaten"].items():
+        if not_beaten:
+            text += f" On {benchmark} it is not: not better than {', '.join(evidence.CONTROLS[c] for c in not_beaten)}."
+    return text
+
+
+def cross_table(summary: dict) -> pd.DataFrame:
+    """Whose drafts, corrected by whom: accuracy of the corrections, and what they changed."""
+    return pd.DataFrame(
+        {
+            "benchmark": row["benchmark"],
+            "drafts of": name_of(row["drafts_of"]),
+            "corrected by": name_of(row["corrected_by"]),
+            "drafts, %": percent(row["drafts"]),
+            "corrections, %": percent(row["corrections"], row["ci"]),
+            "wrong to right": percent(row["i_to_c"]),
+            "right to wrong": percent(row["c_to_i"]),
+        }
+        for row in summary["cross_refinement"]
+    )
+
+
+def budget_table(summary: dict) -> pd.DataFrame:
+    """A sampled attempt with its correction, against as many sampled attempts as its tokens pay for."""
+    rows = []
+    for chain in (row for row in summary["budgets"] if row["k"] is None):
+        votes = [
+            row
+            for row in summary["budgets"]
+            if (row["arm"], row["benchmark"]) == (chain["arm"], chain["benchmark"]) and row["k"]
+        ]
+        k = max([row["k"] for row in votes if row["tokens"] <= 1.05 * chain["tokens"]], default=1)
+        paid = next(row for row in votes if row["k"] == k)
+        rows.append(
+            {
+                "benchmark": chain["benchmark"],
+                "arm": name_of(chain["arm"]),
+                "attempt and correction, %": percent(chain["chain"], chain["chain_ci"]),
+                "its tokens": f"{chain['tokens']:.0f}",
+                "attempts for as many": k,
+                "majority, %": percent(paid["maj"], paid["maj_ci"]),
+                "any of them, %": percent(paid["pass"], paid["pass_ci"]),
+                f"majority of {len(votes)}, %": percent(votes[-1]["maj"]),
+                f"any of {len(votes)}, %": percent(votes[-1]["pass"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def robustness_table(summary: dict) -> pd.DataFrame:
+    """The headline under other choices, in percentage points on the probed problems."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in summary["robustness"]:
+        place = {"hypothesis": row["hypothesis"], "choice": row["choice"]}
+        cells = rows.setdefault((row["hypothesis"], row["choice"]), place)
+        cells[row["benchmark"]] = percent(row["difference"], row["ci"], sign=True)
+    return pd.DataFrame([rows[key] for key in sorted(rows, key=lambda key: key[0])])
+
+
+def change_table(summary: dict) -> pd.DataFrame:
+    """How second attempts differ from first ones; copying everything would be collapse."""
+    return pd.DataFrame(
+        {
+            "benchmark": row["benchmark"],
+            "arm": name_of(row["arm"]),
+            "copies, %": percent(row["copied"]),
+            "other answer, %": percent(row["answer_changed"]),
+            "edit distance, %": percent(row["edit_distance"]),
+            "wrong answers mended, %": percent(row["i_to_c_of_wrong"]),
+            "right answers broken, %": percent(row["c_to_i_of_right"]),
+            "of the mended: draft cut off or without answer, %": percent(row["mended_unfinished"]),
+            "McNemar p, each seed": ", ".join(f"{p:.2g}" for p in row["mcnemar"]),
+        }
+        for row in summary["rows"]
+    )
+
+
 def settings_table(cfg: Config, *stages: type):
     """The settings of a run with their whole meaning (a plain table would cut it), for the notebooks."""
     fields = {name: field for stage in stages for name, field in stage.model_fields.items()}
@@ -249,7 +363,26 @@ def settings_table(cfg: Config, *stages: type):
     return table.set_index("setting").style.set_properties(**{"text-align": "left"})
 
 
-TABLES = {"table": result_table, "transitions": transition_table, "contrasts": contrast_table, "costs": cost_table}
+TABLES = {
+    "verdicts": verdict_table,
+    "undecided": undecided_table,
+    "controls": control_table,
+    "table": result_table,
+    "transitions": transition_table,
+    "changes": change_table,
+    "contrasts": contrast_table,
+    "cross_refinement": cross_table,
+    "budgets": budget_table,
+    "robustness": robustness_table,
+    "paper": lambda summary: paper_table(summary["rows"]),
+    "costs": cost_table,
+}
+
+
+def tables(summary: dict) -> dict[str, pd.DataFrame]:
+    """Every table that the experiment has rows for."""
+    found = {name: table(summary) for name, table in TABLES.items()}
+    return {name: table for name, table in found.items() if not table.empty}
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -278,23 +411,27 @@ def update_readme(cfg: Config, readme: Path = ROOT / "README.md") -> bool:
 
 
 def readme_block(summary: dict, timing: dict | None = None) -> str:
-    """README's results: the headline contrasts in words, then the table, then what it took."""
+    """README's results: the verdicts, whether it is self-correction, then the table, then what it took."""
     n, seeds = summary["rows"][0]["n"], len(summary["params"]["seeds"])
     lines = [
         f"Profile `{summary['profile']}`: the embedded **miniature** (a model of 0.2M parameters and an arithmetic task of ours; no statement about LLMs), "
-        f"{seeds} training seeds, {n} test problems a benchmark, both attempts greedy, 95% intervals over seeds and problems.",
+        f"{seeds} training seeds, {n} test problems a benchmark, both attempts greedy. MGRPO against GRPO that sampled as many "
+        "tokens in training; percentage points with 95% intervals over seeds and problems:",
         "",
-        "MGRPO against GRPO that sampled as many tokens in training, in percentage points:",
+        markdown(verdict_table(summary)).rstrip(),
+        "",
+        "*yes*: supported, *no*: refuted (worse, or a gain of 2 points is excluded), *?*: undecided "
+        "([what would decide it](results/cpu/undecided.md)).",
+        "",
+        correction_sentence(summary),
+        "",
+        "![MGRPO's second attempts against every control](figures/cpu/controls.png)",
+        "",
+        "Both attempts of every arm:",
+        "",
+        markdown(result_table(summary)).rstrip(),
         "",
     ]
-    for attempt in (1, 2):
-        parts = [
-            f"{row['benchmark']} {percent(row['difference'], row['ci'], sign=True)}"
-            for row in summary["contrasts"]
-            if (row["arm"], row["against"], row["attempt"]) == ("mgrpo", "grpo_matched", attempt)
-        ]
-        lines.append(f"- attempt {attempt}: {'; '.join(parts)}")
-    lines += ["", markdown(result_table(summary)).rstrip(), ""]
     if timing:
         cores = summary["environment"]["cpu_cores"]
         lines += [

@@ -36,6 +36,7 @@ class Job:
     key: str  # ... and the key that this must bear
     progress: Path
     needs: list["Job"] = field(default_factory=list)
+    parts: list[Path] = field(default_factory=list)  # further manifests that it leaves on its way
 
     def done(self) -> bool:
         if not self.output.exists():
@@ -54,14 +55,25 @@ class Job:
         return self.output.with_name(self.output.stem + suffix)
 
     def set_aside(self) -> None:
-        """Hides a manifest without its executed notebook: it came with the repository, and this run makes its own."""
-        if self.manifest and self.manifest.exists():
-            self.manifest.replace(self.beside(".before.partial"))
+        """Hides manifests without their executed notebook: they came with the repository, and this run makes its own."""
+        for manifest, hidden in self._hidden():
+            if manifest.exists():
+                manifest.replace(hidden)
 
     def give_back(self) -> None:
-        """After a failure: the hidden manifest, unless a new one took its place."""
-        if self.manifest and self.beside(".before.partial").exists() and not self.manifest.exists():
-            self.beside(".before.partial").replace(self.manifest)
+        """After a failure: the hidden manifests, unless new ones took their place."""
+        for manifest, hidden in self._hidden():
+            if hidden.exists() and not manifest.exists():
+                hidden.replace(manifest)
+
+    def forget(self) -> None:
+        """After a success."""
+        for _, hidden in self._hidden():
+            hidden.unlink(missing_ok=True)
+
+    def _hidden(self) -> list[tuple[Path, Path]]:
+        manifests = [self.manifest, *self.parts] if self.manifest else []
+        return [(path, path.with_name(f".{path.name}.before.partial")) for path in manifests]
 
 
 def hardware_profile() -> str:
@@ -95,24 +107,29 @@ def plan(cfg: Config, settings: dict[str, Any]) -> list[Job]:
     Args:
         settings: what replaces the profile's settings, handed on to every notebook.
     """
-    runs, records = cfg.results / "runs", cfg.results / "records"
+    runs = cfg.results / "runs"
 
     def job(notebook: str, manifest: Path | None, key: str, needs: list[Job], run: Config | None = None) -> Job:
         name = notebook if run is None else f"{notebook[:2]}_{run.run_name}"
         own = {} if run is None else {"arm": run.arm} | ({} if run.arm == "base" else {"seed": run.seed})
         parameters = {**settings, "profile": cfg.profile, "output_root": str(cfg.output), **own}
-        kind = "evaluate-" if notebook == "05_benchmarks" else ""
-        progress = cfg.results / "progress" / f"{kind}{run.run_name if run else name}.json"
+        progress = cfg.results / "progress" / f"{run.run_name if run else name}.json"
         return Job(name, notebook, parameters, runs / f"{name}.ipynb", manifest, key, progress, needs)
 
-    def evaluation(run: Config, after: Job) -> Job:
-        return job("05_benchmarks", records / f"{run.run_name}.json", store.evaluation_key(run), [after], run)
+    def evaluation(name: str, run: Config, after: list[Job]) -> Job:
+        manifest = cfg.results / "controls" / f"{name}.json"
+        one = job("05_benchmarks", manifest, store.controls_key(run), after, run)
+        one.name, one.output = f"05_{name}", runs / f"05_{name}.ipynb"
+        one.progress = cfg.results / "progress" / f"05_{name}.json"
+        runs_tested = [tested.run_name for tested in store.tested_together(run)]
+        one.parts = [cfg.results / kind / f"{tested}.json" for kind in ("records", "samples") for tested in runs_tested]
+        return one
 
     base = cfg.of_arm("base")
     data = job("01_data", cfg.results / "data.json", store.data_key(cfg), [])
     base_model = job("02_base_model", base.run_folder / "run.json", store.base_key(cfg), [])
     base_model.progress = cfg.results / "progress" / "base.json"
-    evaluations = [evaluation(base, base_model)]
+    evaluations = [evaluation("base", base, [base_model])]
     jobs = [data, base_model, evaluations[0]]
     for seed in cfg.seeds:
         trained: dict[str, Job] = {}
@@ -121,8 +138,9 @@ def plan(cfg: Config, settings: dict[str, Any]) -> list[Job]:
             notebook = "03_grpo" if run.num_layers == 1 else "04_mgrpo"
             needs = [base_model] + ([trained[run.match_tokens_of]] if run.match_tokens_of else [])
             trained[run.arm] = job(notebook, run.run_folder / "run.json", store.run_key(run), needs, run)
-            evaluations.append(evaluation(run, trained[run.arm]))
         jobs += trained.values()
+        first = cfg.of_arm(next(iter(cfg.arms)), seed)  # the notebook tests every arm of this seed
+        evaluations.append(evaluation(f"seed{seed}", first, [evaluations[0], *trained.values()]))
     figures = job("06_figures", cfg.results / "summary.json", store.summary_key(cfg), [data, *evaluations])
     overview = job("00_overview", None, "", [figures])
     return jobs + evaluations[1:] + [figures, overview]
@@ -291,7 +309,8 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
 def _publish(job: Job) -> None:
     """Gives the executed copy its final name and clears what is no longer needed."""
     job.beside(".running.ipynb").replace(job.output)
-    for suffix in (".log", ".failed.ipynb", ".before.partial"):
+    job.forget()
+    for suffix in (".log", ".failed.ipynb"):
         job.beside(suffix).unlink(missing_ok=True)
 
 

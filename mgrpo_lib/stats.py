@@ -1,6 +1,18 @@
-"""Transitions and intervals: pure functions on arrays of right (1) and wrong (0)."""
+"""Transitions, intervals, tests and metrics of samples: pure functions on arrays of right (1) and wrong (0)."""
+
+from bisect import bisect_left
+from collections.abc import Callable
+from itertools import combinations
+from math import comb
 
 import numpy as np
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
+from statsmodels.stats.contingency_tables import mcnemar as mcnemar_of_table
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+MOST_SEEDS, MOST_PROBLEMS = 10_000, 1_000_000  # beyond these, more of them do not decide a question in practice
+MOST_SUBSETS = 1_000  # as many subsets of samples are enumerated, or else drawn
 
 
 def group_advantages(rewards: np.ndarray) -> np.ndarray:
@@ -66,3 +78,284 @@ def bootstrap(values: np.ndarray, draws: int = 4000, level: float = 0.95, seed: 
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
+
+
+# ---------------------------------------------------------------------------------------------- intervals
+def estimate(values: np.ndarray, level: float = 0.95) -> dict[str, float]:
+    """The mean over seeds and problems with interval and test, from crossed random effects: both the training seeds and
+    the problems are samples, and the interval speaks of other seeds *and* other problems.
+
+    Two-way analysis of variance without replication, mean squares MS of seeds, problems and error. Of the mean's
+    variance (MS_problems + MS_seeds - MS_error) / (S P) [Cornfield and Tukey 1956; as for readers and cases: Hillis
+    2007] the part of the seeds is kept at 0 or more, so that it never falls below what the problems alone make of it.
+    Student's t with Satterthwaite's (1946) degrees of freedom, at least those of the smaller factor. With one seed this is the
+    t interval over problems, and says nothing about other seeds.
+
+    Coverage of the 95% interval of differences between arms in simulation (README of tests: `tests/test_stats.py`):
+    94 to 97% with 5 seeds, 93.5 to 98% with 3; up to 98.5% where neither seeds nor problems differ. Of accuracies: `accuracy_interval`.
+
+    Args:
+        values: (seeds, problems) or (problems,), at least two problems: right or wrong, shares, or differences of them
+            between two arms whose seeds are paired by index.
+        level: of the interval.
+
+    Returns:
+        ``mean``, ``low``, ``high``, ``p`` (two-sided, of mean = 0), ``se``, ``df``. Without any variation, ``low`` and
+        ``high`` are the mean, and ``p`` is 1 if that is 0 and 0 otherwise.
+
+    Raises:
+        ValueError: `values` has another shape, fewer than two problems, or numbers that are not finite.
+
+    >>> {name: round(x, 3) for name, x in estimate([[1, 0, 1, 1], [0, 0, 1, 1], [1, 0, 1, 0]]).items()}
+    {'mean': 0.583, 'low': -0.148, 'high': 1.315, 'p': 0.085, 'se': 0.231, 'df': 3.121}
+    """
+    values = _table(values)
+    mean = float(values.mean())
+    se, df = _standard_error(_mean_squares(values), *values.shape)
+    half = float(stdtrit(df, (1 + level) / 2)) * se
+    p = 2 * float(stdtr(df, -abs(mean) / se)) if se else float(mean == 0)
+    return {"mean": mean, "low": mean - half, "high": mean + half, "p": p, "se": se, "df": df}
+
+
+def accuracy_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Interval of an accuracy: Wilson's (1927) for as many independent answers as would have the same standard error.
+
+    That number is mean (1 - mean) / se^2. One model's right and wrong answers are as many as there are problems, so its
+    interval is Wilson's as usual; several seeds have the standard error and Student's t of `estimate` [such intervals of
+    surveys: Kott and Carr 1997; Franco et al. 2019]. Stays within [0, 1], and unlike a clipped `estimate` keeps its coverage
+    near 0 and 1: 93 to 98% in the simulations of `estimate`, 91% where seeds differ by 20 points and more around 90%.
+
+    Args:
+        values: (seeds, problems) or (problems,), right or wrong, or shares of samples that are.
+        level: of the interval.
+
+    Returns:
+        (low, high). If all values are equal they count as one answer for each problem, however many seeds there are.
+
+    Raises:
+        ValueError: as `estimate`, and for values outside [0, 1].
+
+    >>> [round(bound, 4) for bound in accuracy_interval([1] * 15 + [0] * 133)]  # 15 of 148
+    [0.0624, 0.1605]
+    """
+    values = _table(values)
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError(f"accuracies lie in [0, 1], not in [{values.min()}, {values.max()}]")
+    seeds, problems = values.shape
+    mean = float(values.mean())
+    if seeds == 1:
+        variance, quantile = values.var() / problems, ndtri((1 + level) / 2)
+    else:
+        se, df = _standard_error(_mean_squares(values), seeds, problems)
+        variance, quantile = se**2, stdtrit(df, (1 + level) / 2)
+    # less than rounding leaves of equal values: no variance to learn from
+    answers = mean * (1 - mean) / variance if variance > 1e-15 else problems
+    low, high = proportion_confint(mean * answers, answers, alpha=2 * ndtr(-quantile), method="wilson")
+    return min(float(low), mean), max(float(high), mean)
+
+
+def _table(values: np.ndarray) -> np.ndarray:
+    values = np.atleast_2d(np.asarray(values, dtype=float))
+    if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2 or not np.isfinite(values).all():
+        raise ValueError(f"not finite numbers of (seeds, problems) with two problems or more: shape {values.shape}")
+    return values
+
+
+def _mean_squares(values: np.ndarray) -> tuple[float, float, float]:
+    """Of seeds, problems and error; with one seed, those of seeds and error are 0."""
+    seeds, problems = values.shape
+    mean, of_seed, of_problem = values.mean(), values.mean(1, keepdims=True), values.mean(0, keepdims=True)
+    contrasts = max(seeds - 1, 1)
+    return (
+        float(problems * ((of_seed - mean) ** 2).sum() / contrasts),
+        float(seeds * ((of_problem - mean) ** 2).sum() / (problems - 1)),
+        float(((values - of_seed - of_problem + mean) ** 2).sum() / (contrasts * (problems - 1))),
+    )
+
+
+def _standard_error(squares: tuple[float, float, float], seeds: int, problems: int) -> tuple[float, float]:
+    """Standard error and degrees of freedom of the mean, from the mean squares of seeds, problems and error."""
+    of_seeds, of_problems, of_error = squares
+    total = of_problems + max(of_seeds - of_error, 0.0)
+    if total == 0:
+        return 0.0, problems - 1.0
+    contrasts = max(seeds - 1, 1)
+    freedom = (contrasts, problems - 1, contrasts * (problems - 1))
+    df = total**2 / sum(square**2 / one for square, one in zip(squares, freedom, strict=True))
+    return (total / (seeds * problems)) ** 0.5, max(df, min(seeds, problems) - 1.0)
+
+
+# ---------------------------------------------------------------------------------------------- planning
+def minimum_detectable_effect(values: np.ndarray, power: float = 0.8, level: float = 0.95) -> float:
+    """The smallest true mean that an experiment of this size and these variances finds to differ from 0 with
+    probability `power`: (t_{(1 + level) / 2} + t_{power}) se, with se and df of `estimate` [Bloom 1995].
+
+    Args, Raises: as `estimate`.
+
+    >>> round(minimum_detectable_effect([1, 0, 0, -1, 0, 0, 1, 0, 0, 0]), 3)
+    0.562
+    """
+    found = estimate(values)
+    return float(stdtrit(found["df"], (1 + level) / 2) + stdtrit(found["df"], power)) * found["se"]
+
+
+def seeds_to_decide(values: np.ndarray, level: float = 0.95) -> int | None:
+    """The smallest number of seeds with which the interval of `estimate` would exclude 0, were the mean, the problems
+    and the variances those observed; at the observed number of seeds that is the interval of `estimate` itself.
+
+    Returns:
+        At least 2. None: more than 10,000 are needed, or no number suffices, as the problems alone leave 0 inside or
+        the mean is 0; or there is only one seed, which does not say how seeds vary.
+
+    Args, Raises: as `estimate`.
+
+    >>> seeds_to_decide(0.1 + np.array([[0.3], [-0.2], [-0.1]]) + np.array([[0.1, -0.1] * 50]))
+    26
+    """
+    values = _table(values)
+    if len(values) == 1:
+        return None
+    of_seeds, of_problems, of_error = _mean_squares(values)
+    noise = min(of_problems, of_error)  # the rest of the problems' mean square grows with the number of seeds
+
+    def decides(seeds: int) -> bool:
+        squares = (of_seeds, noise + (of_problems - noise) * seeds / len(values), of_error)
+        return _excludes_zero(values.mean(), squares, seeds, values.shape[1], level)
+
+    return _smallest(decides, MOST_SEEDS)
+
+
+def problems_to_decide(values: np.ndarray, level: float = 0.95) -> int | None:
+    """`seeds_to_decide`, of problems: the seeds are those observed. None: more than 1,000,000 are needed, or no number
+    suffices, as the seeds alone leave 0 inside or the mean is 0.
+
+    >>> problems_to_decide([1, 0, 0, -1, 0, 0, 1, 0, 0, 0])
+    128
+    """
+    values = _table(values)
+    of_seeds, of_problems, of_error = _mean_squares(values)
+    noise = min(of_seeds, of_error)
+
+    def decides(problems: int) -> bool:
+        squares = (noise + (of_seeds - noise) * problems / values.shape[1], of_problems, of_error)
+        return _excludes_zero(values.mean(), squares, len(values), problems, level)
+
+    return _smallest(decides, MOST_PROBLEMS)
+
+
+def _excludes_zero(mean: float, squares: tuple[float, float, float], seeds: int, problems: int, level: float) -> bool:
+    se, df = _standard_error(squares, seeds, problems)
+    return bool(abs(mean) > stdtrit(df, (1 + level) / 2) * se)
+
+
+def _smallest(decides: Callable[[int], bool], most: int) -> int | None:
+    """The smallest number from 2 to `most` that decides, given that all larger ones do too."""
+    found = bisect_left(range(2, most + 1), True, key=decides) + 2
+    return found if found <= most else None
+
+
+# ---------------------------------------------------------------------------------------------- tests
+def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
+    """Exact two-sided p-value of McNemar's (1947) test: does one model answer as many of the same problems right the
+    second time? Only problems that changed count; 1 without any.
+
+    Args:
+        first, second: (problems,) each, right or wrong.
+
+    Raises:
+        ValueError: they are not one model's answers to the same problems.
+
+    >>> mcnemar([1] + [0] * 7, [0] + [1] * 7)
+    0.0703125
+    """
+    first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if first.ndim != 1 or first.shape != second.shape:
+        raise ValueError(f"attempts of shapes {first.shape} and {second.shape} are not pairs")
+    changed = [[0, int((first & ~second).sum())], [int((~first & second).sum()), 0]]
+    return float(mcnemar_of_table(changed, exact=True).pvalue)
+
+
+def holm(p_values: dict[str, float]) -> dict[str, float]:
+    """P-values adjusted for their number by Holm's (1979) step-down procedure, under the same keys.
+
+    >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    {'a': 0.03, 'b': 0.06, 'c': 0.06}
+    """
+    if not p_values:
+        return {}
+    adjusted = multipletests(list(p_values.values()), method="holm")[1]
+    return dict(zip(p_values, adjusted.tolist(), strict=True))
+
+
+# ---------------------------------------------------------------------------------------------- several samples
+def pass_at_k(right: np.ndarray, k: int) -> np.ndarray:
+    """Probability that at least one of k samples is right, for each problem: the unbiased estimator
+    1 - C(n - c, k) / C(n, k) of Chen et al. (2021) for c right ones of n, as a product of k ratios.
+
+    Args:
+        right: (problems, n), right or wrong.
+        k: from 1 to n.
+
+    Returns:
+        (problems,), in [0, 1].
+
+    Raises:
+        ValueError: `right` has another shape, or there is no such k.
+
+    >>> pass_at_k([[1, 1, 1, 0, 0, 0, 0, 0, 0, 0]], 5).round(4).tolist()
+    [0.9167]
+    """
+    right = _samples(right, k)
+    n, drawn = right.shape[1], np.arange(k)
+    wrong = n - right.sum(1, keepdims=True)
+    return 1 - (np.maximum(wrong - drawn, 0) / (n - drawn)).prod(1)
+
+
+def maj_at_k(answers: list[list[str | None]], right: np.ndarray, k: int) -> np.ndarray:
+    """Expected accuracy of the most frequent answer among k samples, for each problem.
+
+    The mean over all subsets of k samples if they are at most 1,000 (every k for n up to 12), else over 1,000 subsets
+    drawn with a fixed seed. A tie is broken uniformly among its answers; None does not vote; a vote that nobody casts
+    is wrong.
+
+    Args:
+        answers: (problems, n), compared as text.
+        right: (problems, n), right or wrong; equal answers to a problem are equally right.
+        k: from 1 to n.
+
+    Returns:
+        (problems,), in [0, 1].
+
+    Raises:
+        ValueError: `right` and `answers` differ in shape or have another one, or there is no such k.
+
+    >>> maj_at_k([["7", "7", "8"]], [[1, 1, 0]], 2).round(4).tolist()  # {7, 7}, and twice a tie
+    [0.6667]
+    """
+    right = _samples(right, k)
+    table = np.array([list(row) for row in answers], dtype=object)
+    if table.shape != right.shape:
+        raise ValueError(f"answers of shape {table.shape}, right or wrong of shape {right.shape}")
+    n = right.shape[1]
+    if comb(n, k) <= MOST_SUBSETS:
+        subsets = np.array(list(combinations(range(n), k)))
+    else:
+        subsets = np.random.default_rng(0).random((MOST_SUBSETS, n)).argsort(1)[:, :k]
+    drawn = np.zeros((len(subsets), n))
+    np.put_along_axis(drawn, subsets, 1, axis=1)
+    known = np.array([[answer is not None for answer in row] for row in table])
+    same = (table[:, :, None] == table[:, None, :]).astype(bool) & known[:, :, None]
+    votes = (drawn @ same) * drawn  # (problems, subsets, n): votes for the answer of each drawn sample
+    # the answers of a tie have equally many samples, so that all of these weigh the same
+    leading = (votes == votes.max(2, keepdims=True)) & (votes > 0)
+    share = (leading & right[:, None, :]).sum(2) / np.maximum(leading.sum(2), 1)
+    return share.mean(1)
+
+
+def _samples(right: np.ndarray, k: int) -> np.ndarray:
+    right = np.asarray(right, dtype=bool)
+    if right.ndim != 2:
+        raise ValueError(f"right or wrong of shape {right.shape}, not (problems, samples)")
+    if not 1 <= k <= right.shape[1]:
+        raise ValueError(f"k = {k} of {right.shape[1]} samples; k must lie between 1 and the number of samples")
+    return right

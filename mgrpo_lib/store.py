@@ -5,6 +5,7 @@ the code that made it.
 """
 
 import ast
+import gzip
 import hashlib
 import json
 import os
@@ -31,8 +32,8 @@ TRAINING_MODULES = (
     "trainer",
 )
 DATA_MODULES = ("data", "datacard", "miniature")
-EVALUATION_MODULES = ("evaluate",)  # a change here leaves the trained models valid
-REPORT_MODULES = ("report", "stats")
+EVALUATION_MODULES = ("evaluate", "controls")  # a change here leaves the trained models valid
+REPORT_MODULES = ("evidence", "paper", "records", "report", "stats")
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -97,6 +98,15 @@ def evaluation_key(cfg: Config) -> str:
     return key_of("evaluation", how, run_key(cfg), EVALUATION_CODE)
 
 
+def tested_together(cfg: Config) -> list[Config]:
+    """The models that one notebook tests: the base model (arm ``base``), or every arm of a seed."""
+    return [cfg] if cfg.arm == "base" else [cfg.of_arm(arm) for arm in cfg.arms]
+
+
+def controls_key(cfg: Config) -> str:
+    return key_of("controls", [evaluation_key(run) for run in [cfg.of_arm("base"), *tested_together(cfg)]])
+
+
 def finished(manifest: Path, key: str) -> dict[str, Any] | None:
     """The manifest of a finished step if it was made with this key; None if the step must (again) be done."""
     if not manifest.exists():
@@ -145,7 +155,7 @@ def data_key(cfg: Config) -> str:
 
 def summary_key(cfg: Config) -> str:
     """Key of the summary: every evaluation that goes into it, and the code that computes its numbers."""
-    return key_of("summary", [evaluation_key(run) for run in all_runs(cfg)], code_hash(REPORT_MODULES))
+    return key_of("summary", experiment_key(cfg), code_hash(REPORT_MODULES))
 
 
 def experiment_key(cfg: Config) -> str:
@@ -159,10 +169,12 @@ def all_runs(cfg: Config) -> list[Config]:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Writes a file whole or not at all: under a temporary name first, then renamed."""
+    """Writes a file whole or not at all: under a temporary name first, then renamed. Compressed if its name says so,
+    and then to the same bytes whenever it is written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
+    temporary, content = path.with_name(f".{path.name}.partial"), text.encode()
+    temporary.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
     temporary.replace(path)
     return path
 
@@ -176,11 +188,50 @@ def read_json(path: Path) -> Any:
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> Path:
-    return write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return write_text(path, _lines(rows))
+
+
+def _lines(rows: list[dict]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
+def write_records(manifest: Path, key: str, rows: list[dict], **facts: Any) -> dict[str, Any]:
+    """Writes records beside their manifest (``<name>.jsonl.gz``), then the manifest, which holds their digest."""
+    write_jsonl(manifest.with_suffix(".jsonl.gz"), rows)
+    content = {"key": key, "digest": _digest(rows), "rows": len(rows), **facts, "environment": environment()}
+    write_json(manifest, content)
+    return content
+
+
+def read_records(manifest: Path, key: str) -> list[dict]:
+    """The records of a manifest.
+
+    Raises:
+        FileNotFoundError: they were not made with these parameters.
+        ValueError: they are not those that the manifest speaks of.
+    """
+    done = finished(manifest, key)
+    if done is None:
+        raise FileNotFoundError(
+            f"no records made with these parameters in {manifest.with_suffix('.jsonl.gz')}; run notebook 05_benchmarks"
+        )
+    rows = read_jsonl(manifest.with_suffix(".jsonl.gz"))
+    if _digest(rows) != done["digest"]:
+        raise ValueError(
+            f"the records in {manifest.with_suffix('.jsonl.gz')} are not those of their manifest; delete {manifest.name} "
+            "and run notebook 05_benchmarks again"
+        )
+    return rows
+
+
+def _digest(rows: list[dict]) -> str:
+    return hashlib.sha256(_lines(rows).encode()).hexdigest()[:12]
 
 
 def replace_folder(partial: Path, final: Path) -> Path:

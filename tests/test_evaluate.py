@@ -23,10 +23,15 @@ def saved_tokenizer(model_folder):
 CFG = load_config("smoke", arm="base")
 
 
-def test_records_do_not_depend_on_the_gold_answer(model, saved_tokenizer):
+@pytest.fixture(scope="module")
+def examinee(model, saved_tokenizer):
+    return evaluate.Examinee(CFG, model, saved_tokenizer)
+
+
+def test_records_do_not_depend_on_the_gold_answer(examinee):
     problems = validation_problems(CFG)
-    records = evaluate.two_attempts(model, saved_tokenizer, problems, CFG)
-    other = evaluate.two_attempts(model, saved_tokenizer, [{**problem, "answer": "leak"} for problem in problems], CFG)
+    records = evaluate.two_attempts(examinee, problems)
+    other = evaluate.two_attempts(examinee, [{**problem, "answer": "leak"} for problem in problems])
     for record, changed in zip(records, other, strict=True):
         assert {k: v for k, v in record.items() if k not in ("gold", "correct_1", "correct_2")} == {
             k: v for k, v in changed.items() if k not in ("gold", "correct_1", "correct_2")
@@ -35,7 +40,7 @@ def test_records_do_not_depend_on_the_gold_answer(model, saved_tokenizer):
     assert any(record["correct_1"] for record in records), "the comparison needs a right answer somewhere"
 
 
-def test_second_attempt_is_paired_with_its_own_draft(model, saved_tokenizer, monkeypatch):
+def test_second_attempt_is_paired_with_its_own_draft(examinee, saved_tokenizer, monkeypatch):
     prompts = []
     original = evaluate.generate
 
@@ -44,13 +49,29 @@ def test_second_attempt_is_paired_with_its_own_draft(model, saved_tokenizer, mon
         return original(model, tokenizer, prompt_ids, *rest)
 
     monkeypatch.setattr(evaluate, "generate", spy)
-    records = evaluate.two_attempts(model, saved_tokenizer, validation_problems(CFG), CFG)
+    records = evaluate.two_attempts(examinee, validation_problems(CFG))
     first, second = prompts
     for record, before, again in zip(records, first, second, strict=True):
         text = saved_tokenizer.decode(again).replace(" ", "")
         expected = f"<q>{record['question']}<a>{record['text_1']}{PHRASES[CFG.eval_phrase - 1]}".replace(" ", "")
         assert text == expected
         assert again[: len(before)] == before
+        assert saved_tokenizer.decode(record["ids_1"], skip_special_tokens=True) == record["text_1"]
+
+
+def test_samples_differ_from_each_other_and_repeat_with_their_seed(examinee):
+    prompts = examinee.questions(validation_problems(CFG)[:4]) * 8
+    torch.manual_seed(1)
+    first = examinee.attempt(prompts, temperature=1.0)
+    torch.manual_seed(1)
+    assert first == examinee.attempt(prompts, temperature=1.0)
+    assert len({tuple(ids) for ids in first[::4]}) > 1, "eight samples of one problem"
+
+
+def test_attempts_that_do_not_fit_the_context_are_refused(model, saved_tokenizer):
+    long = load_config("smoke", arm="base", max_completion_length=200)
+    with pytest.raises(ValueError, match="set max_completion_length to 1[0-9][0-9] or less"):
+        evaluate.Examinee(long, model, saved_tokenizer).questions(validation_problems(CFG))
 
 
 def test_greedy_completions_do_not_depend_on_their_batch(model, saved_tokenizer):
