@@ -125,6 +125,13 @@ class MGRPOConfig(GRPOConfig):
             raise ValueError(f"num_layers is {self.num_layers}; use 1 (plain GRPO) or more")
         if self.layer_weights is None:
             self.layer_weights = [1.0] * self.num_layers
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; use one of {', '.join(choices)}")
+        if len(self.layer_weights) != self.num_layers:
+            raise ValueError(
+                f"layer_weights has {len(self.layer_weights)} entries for {self.num_layers} layers; give one weight per layer"
+            )
         if self.num_layers > 1:
             for problem, mend in self._problems():
                 raise ValueError(f"{problem}; {mend}")
@@ -151,14 +158,6 @@ class MGRPOConfig(GRPOConfig):
 
     def _problems(self):
         """What cannot train with more than one layer, and what to change."""
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                yield f"{name} is {getattr(self, name)!r}", f"use one of {', '.join(choices)}"
-        if len(self.layer_weights) != self.num_layers:
-            yield (
-                f"layer_weights has {len(self.layer_weights)} entries for {self.num_layers} layers",
-                "give one weight per layer",
-            )
         if not self.phrases:
             yield "phrases is empty", "give at least one guiding phrase"
         drafts = self.drafts_per_prompt
@@ -226,9 +225,10 @@ class MGRPOConfig(GRPOConfig):
                 f"make that a multiple of gradient_accumulation_steps ({self.gradient_accumulation_steps})",
             )
         turn, by_steps = self.steps_per_turn, self.save_strategy == "steps" and self.save_steps >= 1
+        every = f" with save_steps={self.save_steps}" if self.save_strategy == "steps" else ""
         if self.save_strategy != "no" and turn > 1 and not (by_steps and self.save_steps % turn == 0):
             yield (
-                f"save_strategy={str(self.save_strategy)!r} with save_steps={self.save_steps} would save in the middle of a "
+                f"save_strategy={self.save_strategy.value!r}{every} would save in the middle of a "
                 "generation, where a run cannot be resumed",
                 f"use save_strategy='steps' and for save_steps a multiple of {turn}",
             )

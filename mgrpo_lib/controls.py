@@ -18,7 +18,7 @@ import time
 import torch
 
 from mgrpo_lib.config import Config
-from mgrpo_lib.evaluate import Examinee, all_problems, evaluate
+from mgrpo_lib.evaluate import Examinee, all_problems, evaluate, validate
 from mgrpo_lib.progress import Progress
 from mgrpo_lib.prompts import PHRASES
 from mgrpo_lib.store import (
@@ -42,6 +42,7 @@ def examine(cfg: Config) -> dict:
     runs = tested_together(cfg)
     progress = Progress(cfg.results / "progress" / f"05_{group_name(cfg)}.json", 2 * len(runs) + 1)
     for i, run in enumerate(runs):
+        validate(run)  # by the same code as the test
         scores = evaluate(run)["accuracy"]
         note = ", ".join(f"{name} {100 * s['acc_t1']:.0f}/{100 * s['acc_t2']:.0f}" for name, s in scores.items())
         progress.update(2 * i + 1, f"{run.run_name} {note}")
@@ -62,8 +63,8 @@ def sample(cfg: Config) -> dict | None:
     pass@k and maj@k; None if the profile asks for none.
 
     Returns:
-        The manifest; a record of ``samples/<run>.jsonl.gz`` holds a problem's ``answers_k, correct_k, tokens_k``, lists
-        of one entry a sample.
+        The manifest; a record of ``samples/<run>.jsonl.gz`` holds a problem's ``answer_k, correct_k, tokens_k,
+        truncated_k``, lists of one entry a sample.
     """
     manifest, key = cfg.results / "samples" / f"{cfg.run_name}.json", evaluation_key(cfg)
     if cfg.samples == 0:
@@ -82,8 +83,8 @@ def sample(cfg: Config) -> dict | None:
         own = slice(i * cfg.samples, (i + 1) * cfg.samples)
         record = {"benchmark": problem["benchmark"], "id": problem["id"]}
         for k, mark in enumerate(marks, start=1):
-            for field, name in (("answer", "answers"), ("correct", "correct"), ("tokens", "tokens")):
-                record[f"{name}_{k}"] = [m[field] for m in mark[own]]
+            for field in ("answer", "correct", "tokens", "truncated"):
+                record[f"{field}_{k}"] = [m[field] for m in mark[own]]
         records.append(record)
     seconds = round(time.monotonic() - start, 1)
     return write_records(manifest, key, records, arm=cfg.arm, temperature=1.0, seconds=seconds)
@@ -101,7 +102,7 @@ def controls(cfg: Config) -> dict:
 
     Returns:
         The manifest. A record is one second attempt: ``benchmark, id, arm`` (who corrects), ``condition`` (see above),
-        ``answer, correct, tokens, truncated``.
+        ``text, answer, correct, tokens, truncated``.
     """
     manifest, key = cfg.results / "controls" / f"{group_name(cfg)}.json", controls_key(cfg)
     if done := finished(manifest, key):
@@ -166,6 +167,6 @@ def probed(examinee: Examinee, problems: list[dict], drafts: dict[str, list[int]
 def _records(examinee: Examinee, problems: list[dict], condition: str, completions: list[list[int]]) -> list[dict]:
     place = {"arm": examinee.cfg.arm, "condition": condition}
     return [
-        {"benchmark": p["benchmark"], "id": p["id"], **place, **{k: v for k, v in mark.items() if k != "text"}}
+        {"benchmark": p["benchmark"], "id": p["id"], **place, **mark}
         for p, mark in zip(problems, examinee.mark(problems, completions), strict=True)
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from mgrpo_lib.config import Config
 from mgrpo_lib.data import test_problems, validation_problems
@@ -66,6 +67,11 @@ class Examinee:
     cfg: Config
     model: Any
     tokenizer: Any
+
+    def __post_init__(self):
+        # how a checkpoint asks to be decoded (repetition penalty and the like) is put aside: one rule for every model
+        ends = sorted(end_tokens(self.model, self.tokenizer))
+        self.model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=self.tokenizer.pad_token_id)
 
     @classmethod
     def load(cls, cfg: Config) -> "Examinee":

@@ -38,6 +38,8 @@ CONTROLS = {
     "untrained, GRPO": "matched GRPO corrects MGRPO's drafts",
     "untrained, base": "the base model corrects MGRPO's drafts",
 }
+# the comparisons that are adjusted together; both untrained correctors are one control
+FAMILIES = [("no_draft",), ("other_draft",), ("resample",), ("untrained, GRPO", "untrained, base")]
 
 
 # ---------------------------------------------------------------------------------------------- verdicts
@@ -122,12 +124,13 @@ def controls(records: Records) -> list[dict[str, Any]]:
         "untrained, base": lambda b: records.control("base", drafts, b, seeds),
     }
     rows = []
-    for name, control in shown.items():
-        theirs = {benchmark: control(benchmark).astype(float) for benchmark in cfg.benchmarks}
-        ours = {b: records.chain(METHOD, b, "correct_2")[:, : theirs[b].shape[1]].astype(float) for b in theirs}
-        for benchmark, found in tested({b: ours[b] - theirs[b] for b in theirs}).items():
-            accuracies = {"mgrpo": float(ours[benchmark].mean()), "control_accuracy": float(theirs[benchmark].mean())}
-            rows.append({"control": name, "benchmark": benchmark, **accuracies, **found})
+    for family in FAMILIES:
+        places = [(name, benchmark) for name in family for benchmark in cfg.benchmarks]
+        theirs = {place: shown[place[0]](place[1]).astype(float) for place in places}
+        ours = {p: records.chain(METHOD, p[1], "correct_2")[:, : theirs[p].shape[1]].astype(float) for p in places}
+        for place, found in tested({place: ours[place] - theirs[place] for place in places}).items():
+            accuracies = {"mgrpo": float(ours[place].mean()), "control_accuracy": float(theirs[place].mean())}
+            rows.append({"control": place[0], "benchmark": place[1], **accuracies, **found})
     return rows
 
 
@@ -177,7 +180,7 @@ def budgets(records: Records) -> list[dict[str, Any]]:
     for arm in records.seeds if records.cfg.samples else []:
         for benchmark in records.cfg.benchmarks:
             right = records.sampled(arm, benchmark, "correct_1")
-            answers = records.sampled(arm, benchmark, "answers_1")
+            answers = records.sampled(arm, benchmark, "answer_1")
             tokens = [float(records.sampled(arm, benchmark, f"tokens_{k}").mean()) for k in (1, 2)]
             place = {"arm": arm, "benchmark": benchmark}
             for k in range(1, records.cfg.samples + 1):
@@ -195,7 +198,7 @@ def budgets(records: Records) -> list[dict[str, Any]]:
 
 # ---------------------------------------------------------------------------------------------- choices, collapse
 def robustness(records: Records) -> list[dict[str, Any]]:
-    """H1 and H2 under other choices, on the probed problems: guiding phrase, temperature, batch size."""
+    """H1, H2 and H3 under other choices, on the probed problems: guiding phrase, temperature, batch size."""
     cfg, seeds = records.cfg, list(records.cfg.seeds)
     if not {METHOD, BASELINE} <= set(cfg.control_arms) or not cfg.samples:
         return []
@@ -216,8 +219,13 @@ def robustness(records: Records) -> list[dict[str, Any]]:
     rows = []
     for benchmark in cfg.benchmarks:
         ours, theirs = outcomes(METHOD, benchmark), outcomes(BASELINE, benchmark)
-        for hypothesis, choice in ours:
-            one = estimate(ours[hypothesis, choice].astype(float) - theirs[hypothesis, choice])
+        differences = {place: ours[place].astype(float) - theirs[place] for place in ours}
+        for hypothesis, choice in list(ours):
+            if hypothesis == "H2":  # another phrase leaves the first attempt
+                first = ours.get(("H1", choice), ours["H1", "as reported"])
+                differences["H3", choice] = ours["H2", choice].astype(float) - first
+        for (hypothesis, choice), difference in differences.items():
+            one = estimate(difference)
             place = {"hypothesis": hypothesis, "benchmark": benchmark, "choice": choice}
             rows.append({**place, "difference": one["mean"], "ci": [one["low"], one["high"]]})
     return rows

@@ -13,7 +13,7 @@ from mgrpo_lib import evidence, store
 from mgrpo_lib.config import ROOT, Config, load_config
 from mgrpo_lib.paper import paper_table
 from mgrpo_lib.records import Records
-from mgrpo_lib.stats import accuracy_interval, estimate, transitions
+from mgrpo_lib.stats import accuracy_interval, estimate, minimum_detectable_effect, transitions
 
 NAMES = {
     "base": "base model",
@@ -28,6 +28,9 @@ NAMES = {
     "alternating": "MGRPO, layers in turn",
 }
 CONTRASTS = [("mgrpo", "grpo_matched"), ("mgrpo", "grpo"), ("grpo_matched", "base"), ("mgrpo", "base")]
+DETECTABLE = (
+    "detectable at 80% power, points"  # beside what is not significant: the smallest true difference that would be
+)
 REFERENCES = {"cpu": "results", "ablation": "ablation"}  # committed experiments, and the place of each in README
 
 
@@ -134,7 +137,7 @@ def _row(records: Records, arm: str, benchmark: str, runs: dict[str, dict]) -> d
 def _contrast(left: str, right: str, benchmark: str, attempt: int, records: Records) -> dict[str, Any]:
     ours, theirs = (records.chain(arm, benchmark, f"correct_{attempt}").astype(float) for arm in (left, right))
     found = estimate(ours - theirs)
-    return {
+    row = {
         "arm": left,
         "against": right,
         "benchmark": benchmark,
@@ -142,6 +145,8 @@ def _contrast(left: str, right: str, benchmark: str, attempt: int, records: Reco
         "difference": found["mean"],
         "ci": [found["low"], found["high"]],
     }
+    undecided = found["low"] <= 0 <= found["high"]
+    return {**row, "detectable": minimum_detectable_effect(ours - theirs)} if undecided else row
 
 
 # ---------------------------------------------------------------------------------------------- tables
@@ -192,7 +197,8 @@ def contrast_table(summary: dict) -> pd.DataFrame:
             "difference": f"{name_of(row['arm'])} - {name_of(row['against'])}",
             "attempt": row["attempt"],
             "points": percent(row["difference"], row["ci"], sign=True),
-            "interval excludes 0": "yes" if row["ci"][0] > 0 or row["ci"][1] < 0 else "no",
+            "interval excludes 0": "no" if "detectable" in row else "yes",
+            DETECTABLE: percent(row["detectable"]) if "detectable" in row else "",
         }
         for row in summary["contrasts"]
     )
@@ -244,7 +250,7 @@ def undecided_table(summary: dict) -> pd.DataFrame:
             "points": percent(row["difference"], row["ci"], sign=True),
             "p, Holm": f"{row['p_holm']:.2g}",
             "verdict": row["verdict"],
-            "detectable at 80% power, points": percent(row["detectable"]),
+            DETECTABLE: percent(row["detectable"]),
             "seeds to decide": known(row["seeds_needed"]),
             "problems to decide": known(row["problems_needed"]),
         }
@@ -264,6 +270,7 @@ def control_table(summary: dict) -> pd.DataFrame:
             "points": percent(row["difference"], row["ci"], sign=True),
             "p, Holm": f"{row['p_holm']:.2g}",
             "better": "shown" if row["verdict"] == "supported" else "not shown",
+            DETECTABLE: percent(row["detectable"]) if "detectable" in row else "",
         }
         for row in summary["controls"]
     )

@@ -55,31 +55,6 @@ def transitions(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     }
 
 
-def bootstrap(values: np.ndarray, draws: int = 4000, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Percentile interval of the mean of `values` (seeds, problems), resampling seeds and, independently of them,
-    problems.
-
-    The problems are the same for every seed, so both are resampled as whole rows and columns: the interval speaks of
-    other training seeds *and* of other problems. With one row it is the plain bootstrap over problems. With few seeds a
-    percentile interval is somewhat too narrow.
-
-    Args:
-        values: any numbers, for example right or wrong, or differences of those between two arms.
-
-    Returns:
-        (low, high).
-    """
-    values = np.atleast_2d(np.asarray(values, dtype=float))
-    seeds, problems = values.shape
-    rng = np.random.default_rng(seed)
-    rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)  # (draws, seeds): how often each is drawn
-    columns = rng.multinomial(problems, np.full(problems, 1 / problems), size=draws)  # (draws, problems)
-    means = ((rows @ values) * columns).sum(1) / (seeds * problems)
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)
-
-
 # ---------------------------------------------------------------------------------------------- intervals
 def estimate(values: np.ndarray, level: float = 0.95) -> dict[str, float]:
     """The mean over seeds and problems with interval and test, from crossed random effects: both the training seeds and

@@ -104,7 +104,7 @@ def tested_together(cfg: Config) -> list[Config]:
 
 
 def controls_key(cfg: Config) -> str:
-    return key_of("controls", [evaluation_key(run) for run in [cfg.of_arm("base"), *tested_together(cfg)]])
+    return key_of("controls", [(run.arm, evaluation_key(run)) for run in [cfg.of_arm("base"), *tested_together(cfg)]])
 
 
 def finished(manifest: Path, key: str) -> dict[str, Any] | None:
@@ -159,8 +159,8 @@ def summary_key(cfg: Config) -> str:
 
 
 def experiment_key(cfg: Config) -> str:
-    """Key of all that was trained and evaluated, however it is summarised."""
-    return key_of("experiment", [evaluation_key(run) for run in all_runs(cfg)])
+    """Key of all that was trained and evaluated, and under which names, however it is summarised."""
+    return key_of("experiment", [(run.run_name, evaluation_key(run)) for run in all_runs(cfg)])
 
 
 def all_runs(cfg: Config) -> list[Config]:

@@ -34,6 +34,10 @@ from mgrpo_lib.corrections import Rollouts, changes, choose_drafts, correction_a
 from mgrpo_lib.prompts import check_context, correction_ids, correction_prompt, guidance_ids
 from mgrpo_lib.quantized import adapters_to_float32, is_quantized, keep_4bit_trainable
 
+PACKED_WEIGHTS = (
+    "a model in 4 or 8 bits cannot sample through vLLM: the packed weights would be sent to it as they are; set "
+    "use_vllm=False, or load the model in bfloat16 with LoRA"
+)
 MEAN_OVER_ROWS = ("grpo", "dr_grpo", "sapo", "luspo")  # loss types that divide by the number of rows
 
 
@@ -61,15 +65,14 @@ class MGRPOTrainer(GRPOTrainer):
             raise ValueError(f"args is a {type(args).__name__}; pass an MGRPOConfig")
         quantization = kwargs.get("quantization_config") or (args.model_init_kwargs or {}).get("quantization_config")
         if args.use_vllm and (is_quantized(model) or quantization is not None):
-            raise ValueError(
-                "a model in 4 or 8 bits cannot sample through vLLM: the packed weights would be sent to it as they are; "
-                "set use_vllm=False, or load the model in bfloat16 with LoRA"
-            )
+            raise ValueError(PACKED_WEIGHTS)
         others = [name for name in ("tools", "environment_factory", "rollout_func") if kwargs.get(name)]
         if others and args.num_layers > 1:
             raise ValueError(f"{others[0]} makes prompts and turns of its own; use num_layers=1 with it")
         super().__init__(model, reward_funcs, args, *rest, **kwargs)
         if is_quantized(self.model):
+            if args.use_vllm:  # the checkpoint itself is packed
+                raise ValueError(PACKED_WEIGHTS)
             keep_4bit_trainable(self.model)
             adapters_to_float32(self.model)
         self.add_callback(TokenBudget)
@@ -245,9 +248,8 @@ class MGRPOTrainer(GRPOTrainer):
         metrics = self._metrics["train" if self.model.training else "eval"]
         (constant,) = metrics.pop("frac_reward_zero_std")
         if counts[0]:
-            metrics["frac_reward_zero_std"].append(
-                constant * total / counts[0]
-            )  # TRL took fillers for groups with a signal
+            if args.num_corrections > 1:  # TRL took fillers for groups with a signal; a group of one has none to lack
+                metrics["frac_reward_zero_std"].append(min(1.0, constant * total / counts[0]))
             for name, count in list(zip(changed, counts, strict=True))[1:]:
                 metrics[name].append(count / counts[0])
         return batch

@@ -2,6 +2,7 @@
 then other settings.
 """
 
+import gzip
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mgrpo_lib import store
+from mgrpo_lib import report, store
 from mgrpo_lib.config import ROOT, load_config
 from mgrpo_lib.runner import plan
 
@@ -63,10 +64,8 @@ def test_summary_is_what_the_records_say(out, summary, cfg):
     """An independent few lines from the records to the table's numbers."""
     for row in summary["rows"]:
         name = "base" if row["arm"] == "base" else f"{row['arm']}-seed0"
-        lines = [
-            json.loads(line)
-            for line in (out / "results" / "smoke" / "records" / f"{name}.jsonl").read_text().splitlines()
-        ]
+        content = gzip.decompress((out / "results" / "smoke" / "records" / f"{name}.jsonl.gz").read_bytes()).decode()
+        lines = [json.loads(line) for line in content.splitlines()]
         own = [line for line in lines if line["benchmark"] == row["benchmark"]]
         assert len(own) == row["n"] == len({line["id"] for line in own})
         assert row["acc_t1"] == pytest.approx(sum(line["correct_1"] for line in own) / len(own))
@@ -118,9 +117,10 @@ def test_executed_copies_tables_and_figures_are_there(out, cfg):
     for job in plan(cfg, {}):
         assert job.output.exists(), job.name
         assert "output_type" in job.output.read_text() and '"error"' not in job.output.read_text()
-    for name in ("table", "transitions", "contrasts", "costs"):
+    for name in report.TABLES:
         assert (results / f"{name}.md").read_text().startswith("| ") and (results / f"{name}.csv").exists()
-    for name in ("method", "learning_curves", "attempts", "transitions", "contrasts"):
+    drawn = ("method", "learning_curves", "collapse", "attempts", "transitions", "contrasts")
+    for name in (*drawn, "hypotheses", "controls", "budgets"):
         for kind in ("png", "svg"):
             assert (figures / f"{name}.{kind}").stat().st_size > 5000
     assert not list(out.rglob("*.partial*")) and not list(results.rglob("*.running.ipynb"))
@@ -141,7 +141,7 @@ def test_a_changed_parameter_never_reuses_an_old_result(out):
         return {job.name for job in plan(cfg, changes) if job.done()}
 
     everything = done()
-    assert len(everything) == 13
+    assert len(everything) == 10
     assert done(learning_rate=0.5) == {"01_data", "02_base_model", "05_base"}
     assert done(base_steps=151) == {"01_data"}
     trained = {name for name in everything if name[:2] in ("02", "03", "04")}
@@ -150,15 +150,21 @@ def test_a_changed_parameter_never_reuses_an_old_result(out):
 
 
 def test_only_what_is_missing_is_made_again_and_the_rest_follows(out):
-    records = out / "results" / "smoke" / "records" / "grpo-seed0.jsonl"
-    before = records.read_text()
-    (out / "results" / "smoke" / "runs" / "05_grpo-seed0.ipynb").unlink()
+    results = out / "results" / "smoke"
+    made = [
+        results / kind / f"{name}.jsonl.gz" for kind in ("records", "samples") for name in ("grpo-seed0", "mgrpo-seed0")
+    ]
+    made.append(results / "controls" / "seed0.jsonl.gz")
+    before = [path.read_bytes() for path in made]
+    (results / "runs" / "05_seed0.ipynb").unlink()
     done = call("reproduce", "--profile", "smoke", "--out", str(out))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "12 of 13 steps" in done.stdout, "the evaluation alone; the summary still holds"
-    assert records.read_text() == before, "the same model and code give the same attempts, to the letter"
+    assert "9 of 10 steps" in done.stdout, "the evaluation alone; the summary still holds"
+    assert [path.read_bytes() for path in made] == before, (
+        "the same model and code give the same attempts, to the letter"
+    )
     again = call("reproduce", "--profile", "smoke", "--out", str(out))
-    assert again.returncode == 0 and "13 of 13 steps" in again.stdout
+    assert again.returncode == 0 and "10 of 10 steps" in again.stdout
 
 
 def test_a_failing_notebook_is_named_and_what_was_there_stays(out, tmp_path):
@@ -176,9 +182,9 @@ def test_a_failing_notebook_is_named_and_what_was_there_stays(out, tmp_path):
 def test_figures_are_redrawn_without_torch(out):
     (out / "figures" / "smoke" / "attempts.png").unlink()
     code = (
-        "import sys; sys.modules.update(dict.fromkeys(['torch', 'transformers', 'trl', 'datasets', 'peft']))\n"
-        "sys.argv = ['mgrpo_lib', 'figures', '--profile', 'smoke', '--out', sys.argv[1]]\n"
-        "from mgrpo_lib.__main__ import main; sys.exit(main())"
+        "import sys; sys.argv = ['mgrpo_lib', 'figures', '--profile', 'smoke', '--out', sys.argv[1]]\n"
+        "from mgrpo_lib.__main__ import main; assert main() == 0\n"
+        "loaded = {'torch', 'transformers', 'trl', 'datasets', 'peft'} & set(sys.modules); sys.exit(str(loaded) if loaded else 0)"
     )
     before = (out / "results" / "smoke" / "summary.json").read_text()
     done = subprocess.run([sys.executable, "-c", code, str(out)], cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -74,6 +74,18 @@ def test_attempts_that_do_not_fit_the_context_are_refused(model, saved_tokenizer
         evaluate.Examinee(long, model, saved_tokenizer).questions(validation_problems(CFG))
 
 
+def test_how_a_checkpoint_asks_to_be_decoded_is_put_aside(model_folder, saved_tokenizer):
+    answers = []
+    for habits in ({}, {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "temperature": 0.1, "do_sample": True}):
+        model = AutoModelForCausalLM.from_pretrained(model_folder).eval()
+        for name, value in habits.items():
+            setattr(model.generation_config, name, value)
+        answers.append(
+            two := evaluate.two_attempts(evaluate.Examinee(CFG, model, saved_tokenizer), validation_problems(CFG))
+        )
+    assert answers[0] == two
+
+
 def test_greedy_completions_do_not_depend_on_their_batch(model, saved_tokenizer):
     prompts = saved_tokenizer(
         [first_prompt(p["question"], "miniature") for p in validation_problems(CFG)[:12]], add_special_tokens=False
