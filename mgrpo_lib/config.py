@@ -123,6 +123,9 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
     arms: dict[str, dict[str, Any]] = Field(
         {}, description="the trained arms: name and the training settings in which it differs"
     )
+    checkpoint_steps: int = Field(
+        10, ge=0, description="optimizer steps between checkpoints that an interrupted training goes on from; 0: none"
+    )
     output_root: str = Field("", description="folder that results/ and figures/ go to; empty: the repository")
 
     @property

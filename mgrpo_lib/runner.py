@@ -346,7 +346,7 @@ def _remaining(waiting: list[Job], running: dict, finished: dict[str, float], wo
     left, known = 0.0, [(name[:2], seconds) for name, seconds in finished.items()]
     for job, (_, began) in running.items():
         state, gone = _progress(job), time.monotonic() - began
-        to_go = state["seconds"] / max(state["step"], 1) * (state["total"] - state["step"]) if state else 10.0
+        to_go = state["to_go"] if state else 10.0
         known.append((job.name[:2], gone + to_go))
         left += to_go
     for job in waiting:

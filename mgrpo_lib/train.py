@@ -15,6 +15,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 from mgrpo_lib import miniature
 from mgrpo_lib.arguments import MGRPOConfig
@@ -36,6 +37,7 @@ from mgrpo_lib.rewards import accuracy_reward
 from mgrpo_lib.store import (
     base_key,
     environment,
+    finished,
     finished_run,
     read_json,
     replace_folder,
@@ -151,6 +153,7 @@ def training_arguments(cfg: Config, output_dir: str) -> MGRPOConfig:
         )
     dtype, _ = compute_dtype(on_cpu(cfg))
     budget = matched_tokens(cfg)
+    turn = cfg.num_layers if cfg.schedule == "alternating" else 1  # steps after which no rollouts are in use
     return MGRPOConfig(
         output_dir=output_dir,
         seed=cfg.seed,
@@ -181,7 +184,9 @@ def training_arguments(cfg: Config, output_dir: str) -> MGRPOConfig:
         fp16=dtype == torch.float16,
         use_cpu=on_cpu(cfg),
         logging_steps=1,
-        save_strategy="no",
+        save_strategy="steps" if cfg.checkpoint_steps else "no",
+        save_steps=-(-max(cfg.checkpoint_steps, 1) // turn) * turn,
+        save_total_limit=2,
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
@@ -239,27 +244,65 @@ def train(cfg: Config) -> dict:
         missing base model is trained first.
     """
     processes = PartialState(cpu=on_cpu(cfg))
-    key = run_key(cfg)
+    key, partial = run_key(cfg), _partial_folder(cfg)
     with processes.main_process_first():  # the others find what the first one trained
+        if finished(partial / "run.json", key):  # stopped at the very end
+            _settle(partial, cfg.run_folder)
         done = finished_run(cfg)
         base = train_base(cfg) if done is None else {}
     if done:
         print(f"{cfg.run_name} reused, same parameters, code and base model (key {key})")
         return done
     limit_threads(cfg)
-    partial = _fresh(cfg)
+    with processes.main_process_first():
+        checkpoint = _begun(partial, key)
     trainer = build_trainer(cfg, str(partial / "trainer"))
     if processes.is_main_process:
         print(f"computing in {compute_dtype(on_cpu(cfg))[1]}, in {processes.num_processes} process(es)")
+        if checkpoint:
+            print(f"{cfg.run_name} goes on from {checkpoint.name}, which an interrupted training left")
         trainer.add_callback(_Report(cfg))
+    clock = _Clock()
+    trainer.add_callback(clock)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
-    start = time.monotonic()
-    trainer.train()
-    seconds = round(time.monotonic() - start, 1)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except BaseException:
+        if processes.is_main_process:
+            kept = _last_checkpoint(partial / "trainer")
+            print(
+                f"{cfg.run_name} stopped; the same call goes on from {kept.name if kept else 'the start'}", flush=True
+            )
+        raise
     if processes.is_main_process:
-        _write_run(cfg, trainer, partial, before, {"key": key, "base_key": base["key"], "seconds": seconds})
+        _write_run(cfg, trainer, partial, before, {"key": key, "base_key": base["key"], "seconds": clock.seconds})
     processes.wait_for_everyone()
     return read_json(cfg.run_folder / "run.json")
+
+
+def _partial_folder(cfg: Config) -> Path:
+    """Where a run is while it is not finished."""
+    return cfg.run_folder.with_name(f".{cfg.run_name}.partial")
+
+
+def _begun(partial: Path, key: str) -> Path | None:
+    """The last checkpoint of an interrupted run with this key; without one, the folder is emptied for a new run."""
+    if finished(partial / "key.json", key) is None:
+        shutil.rmtree(partial, ignore_errors=True)
+        write_json(partial / "key.json", {"key": key})
+    return _last_checkpoint(partial / "trainer")
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end, where the trainer's state stands; torn ones are set aside."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name[11:]), reverse=True):
+        try:
+            read_json(checkpoint / "trainer_state.json")
+            return checkpoint
+        except (OSError, ValueError):
+            print(f"{checkpoint.name} was not written to its end; it is set aside", flush=True)
+            replace_folder(checkpoint, folder / f"torn-{checkpoint.name}")
+    return None
 
 
 def _write_run(cfg: Config, trainer: MGRPOTrainer, partial: Path, before: dict, known: dict) -> None:
@@ -267,7 +310,6 @@ def _write_run(cfg: Config, trainer: MGRPOTrainer, partial: Path, before: dict, 
     after = {name: p.detach() for name, p in trainer.model.named_parameters() if name in before}
     moved = sum(float((after[name] - before[name]).norm() ** 2) for name in before) ** 0.5
     trainer.model.save_pretrained(partial / "model")
-    shutil.rmtree(partial / "trainer", ignore_errors=True)
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
     write_jsonl(partial / "metrics.jsonl", [_kept(entry) for entry in steps])
     write_json(partial / "arguments.json", numerical_arguments(trainer.args))
@@ -286,15 +328,21 @@ def _write_run(cfg: Config, trainer: MGRPOTrainer, partial: Path, before: dict, 
         "environment": environment(),
     }
     write_json(partial / "run.json", done)
-    replace_folder(partial, cfg.run_folder)
+    _settle(partial, cfg.run_folder)
+
+
+def _settle(partial: Path, final: Path) -> None:
+    """Moves a finished run to its place, without what only an unfinished one needs."""
+    shutil.rmtree(partial / "trainer", ignore_errors=True)
+    (partial / "key.json").unlink(missing_ok=True)
+    replace_folder(partial, final)
 
 
 def _fresh(cfg: Config) -> Path:
     """An empty folder for a run that is not finished."""
-    partial = cfg.run_folder.with_name(f".{cfg.run_name}.partial")
-    if PartialState().is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    partial = _partial_folder(cfg)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     return partial
 
 
@@ -308,6 +356,30 @@ def numerical_arguments(args: MGRPOConfig) -> dict:
     """Everything in the trainer's configuration that can change its numbers, defaults of TRL included; no paths."""
     inherited = {field.name for field in fields(TrainingArguments)} - set(NUMERICAL)
     return {name: value for name, value in sorted(args.to_dict().items()) if name not in inherited}
+
+
+class _Clock(TrainerCallback, ExportableState):
+    """Seconds of training, those before an interruption included. It also sees to it that a run that is about to finish
+    leaves no checkpoint: a resume from that would train on.
+    """
+
+    def __init__(self):
+        self.before, self.start = 0.0, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return round(self.before + time.monotonic() - self.start, 1)
+
+    def state(self) -> dict:
+        return {"args": {}, "attributes": {"seconds": self.seconds}}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        saved = state.stateful_callbacks.get(type(self).__name__) if state.global_step else None
+        self.before, self.start = saved["attributes"]["seconds"] if saved else 0.0, time.monotonic()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if control.should_training_stop:
+            control.should_save = False
 
 
 class _Report(TrainerCallback):
@@ -327,7 +399,7 @@ class _Report(TrainerCallback):
                 state.global_step, min(total, round(self.budget / logs["generated_tokens"] * state.global_step))
             )
         if self.progress is None:
-            self.progress = Progress(self.file, total)
+            self.progress = Progress(self.file, total, done=state.global_step - 1)
         self.progress.total = total
         names = {"reward": "reward", "layer2/reward": "after correction"}
         self.progress.update(
