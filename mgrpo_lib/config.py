@@ -13,9 +13,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from mgrpo_lib.miniature import BENCHMARKS
+from mgrpo_lib import miniature
+from mgrpo_lib.benchmarks import SETS, TRAINING_SETS
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: profiles, notebooks, and the default place of results
+FILE_KINDS = (".jsonl", ".json", ".csv")  # a data set with such an ending is a file of the user's
 
 
 class ConfigError(ValueError):
@@ -87,8 +89,12 @@ class TrainSettings(_Settings):
         False, description="recompute activations in the backward pass: less memory, more time"
     )
     load_in_4bit: bool = Field(False, description="NF4 base weights through bitsandbytes; needs lora_rank > 0")
-    train_data: Literal["miniature"] = Field("miniature", description="name of the training set")
-    train_problems: int = Field(4000, ge=1, description="questions in the training set")
+    train_data: str = Field(
+        "miniature", description="training set: miniature, gsm8k, math, or a .jsonl, .json or .csv file of your own"
+    )
+    train_problems: int = Field(
+        4000, ge=0, description="questions in the training set; of a real one at most, and 0: all"
+    )
 
 
 class EvalSettings(_Settings):
@@ -96,11 +102,17 @@ class EvalSettings(_Settings):
     greedily.
     """
 
-    benchmarks: list[str] = Field(["chains"], min_length=1, description="test sets")
-    validation_problems: int = Field(200, ge=1, description="held-out questions that settings are chosen on")
-    test_problems: int = Field(300, ge=1, description="questions of each test set")
+    benchmarks: list[str] = Field(
+        ["chains"], min_length=1, description="test sets: the miniature's, real ones, or files of your own"
+    )
+    validation_problems: int = Field(
+        200, ge=1, description="questions that settings are chosen on; of a real set, held out of its training split"
+    )
+    test_problems: int = Field(300, ge=0, description="questions of each test set; of a real one at most, and 0: all")
     test_draw: int = Field(
-        0, ge=0, description="miniature only: which draw of the test problems; another one shares next to none with it"
+        0,
+        ge=0,
+        description="which draw of the test problems; of the miniature, another one shares next to none with it",
     )
     control_arms: list[str] = Field(
         [], description="arms that also get the controls, and correct each other's drafts; see mgrpo_lib/controls.py"
@@ -127,6 +139,9 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
         10, ge=0, description="optimizer steps between checkpoints that an interrupted training goes on from; 0: none"
     )
     output_root: str = Field("", description="folder that results/ and figures/ go to; empty: the repository")
+    data_dir: str = Field(
+        "", description="folder of the real benchmarks' files, as mgrpo_lib/benchmarks.py lists them; empty: the hub"
+    )
 
     @property
     def template(self) -> str:
@@ -155,11 +170,21 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
         """Folder of this run: model, metrics, manifest, executed notebook."""
         return self.results / "runs" / self.run_name
 
+    @property
+    def data_folder(self) -> Path | None:
+        return from_repository(self.data_dir) if self.data_dir else None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Where the user's own data sets are, by the names that `train_data` and `benchmarks` have for them."""
+        return self._files
+
     def of_arm(self, arm: str, seed: int | None = None) -> "Config":
         """The same experiment with another arm (and seed)."""
         return load_config(self.profile, **{**self._overrides, "arm": arm, "seed": self.seed if seed is None else seed})
 
     _overrides: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _files: dict[str, Path] = PrivateAttr(default_factory=dict)
 
     def settings(self, stage: type[_Settings]) -> dict[str, Any]:
         """The settings of one stage, as plain data."""
@@ -174,6 +199,11 @@ def nearest(name: str, valid: list[str]) -> str:
     """``did you mean 'x'?`` or the list of what is valid."""
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(valid)}"
+
+
+def from_repository(path: str) -> Path:
+    """A path of the user's; a relative one counts from the repository, for notebooks and commands alike."""
+    return (ROOT / Path(path).expanduser()).resolve()
 
 
 def load_config(profile: str, **overrides: Any) -> Config:
@@ -211,7 +241,9 @@ def load_config(profile: str, **overrides: Any) -> Config:
         cfg = Config(**{**base, **({} if arm == "base" else arms[arm]), **overrides, "profile": profile, "arm": arm})
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(e) for e in error.errors())) from None
+    cfg = _name_files(cfg)
     _check_sense(cfg)
+    _check_data(cfg)
     cfg._overrides = {name: value for name, value in overrides.items() if name not in ("arm", "seed")}
     return cfg
 
@@ -220,6 +252,47 @@ def _profile(name: str) -> dict[str, Any]:
     """The settings in a profile's file, over those of the profile that it names with ``extends``."""
     content = yaml.safe_load((ROOT / "profiles" / f"{name}.yaml").read_text(encoding="utf-8"))
     return {**(_profile(content.pop("extends")) if "extends" in content else {}), **content}
+
+
+def _name_files(cfg: Config) -> Config:
+    """Names the user's files by their stems, as results do: where a file lies on a machine is no part of them."""
+    names, files = {}, {}
+    for given in [cfg.train_data, *cfg.benchmarks]:
+        path = from_repository(given)
+        names[given] = given if path.suffix not in FILE_KINDS else path.stem
+        if path.suffix not in FILE_KINDS:
+            continue
+        if not path.is_file():
+            raise ConfigError(f"there is no file {given!r}; a relative path counts from {ROOT}")
+        if path.stem in {*SETS, *miniature.SETS, "miniature", "validation", *files}:
+            raise ConfigError(
+                f"{given!r} would be called {path.stem!r} in the results, as another set is; rename the file"
+            )
+        files[path.stem] = path
+    named = {"train_data": names[cfg.train_data], "benchmarks": [names[given] for given in cfg.benchmarks]}
+    cfg = cfg.model_copy(update=named)
+    cfg._files = files
+    return cfg
+
+
+def _check_data(cfg: Config) -> None:
+    """Data sets that do not exist, or that the model cannot read."""
+    known = {"training set": ["miniature", *TRAINING_SETS], "benchmark": [*miniature.BENCHMARKS, *SETS]}
+    for kind, name in [("training set", cfg.train_data), *[("benchmark", name) for name in cfg.benchmarks]]:
+        if name in cfg.files:
+            continue
+        if name not in known[kind]:
+            raise ConfigError(
+                f"unknown {kind} {name!r}; {nearest(name, known[kind])} Or give the path of a {', '.join(FILE_KINDS)} file"
+            )
+        if name in SETS and cfg.model == "miniature":
+            raise ConfigError(f"{kind} {name!r} is text, and the model 'miniature' reads arithmetic alone; set model")
+    if len(set(cfg.benchmarks)) < len(cfg.benchmarks):
+        raise ConfigError(f"benchmarks {cfg.benchmarks} repeat themselves; give each once")
+    if cfg.train_problems == 0 and cfg.train_data == "miniature":
+        raise ConfigError("train_problems 0 means all, and the miniature has no end; give a number")
+    if cfg.test_problems == 0 and not set(cfg.benchmarks).isdisjoint(miniature.BENCHMARKS):
+        raise ConfigError("test_problems 0 means all, and the miniature's sets have no end; give a number")
 
 
 def _check_names(values: dict[str, Any], where: str) -> None:
@@ -264,7 +337,7 @@ def _check_sense(cfg: Config) -> None:
         raise ConfigError(
             f"micro_batch_size {cfg.micro_batch_size} does not divide prompts_per_step * num_generations = {rows}; use {fitting}"
         )
-    if cfg.train_problems < cfg.prompts_per_step:
+    if 0 < cfg.train_problems < cfg.prompts_per_step:
         raise ConfigError(
             f"train_problems {cfg.train_problems} are fewer than prompts_per_step {cfg.prompts_per_step}; no step could be made"
         )
@@ -294,9 +367,6 @@ def _check_sense(cfg: Config) -> None:
             raise ConfigError(f"control_arms names the unknown arm {name!r}; {nearest(name, ['base', *cfg.arms])}")
     if len(set(cfg.seeds)) < len(cfg.seeds):
         raise ConfigError(f"seeds {cfg.seeds} repeat themselves; give each once")
-    for name in cfg.benchmarks:
-        if name not in BENCHMARKS:
-            raise ConfigError(f"unknown benchmark {name!r}; {nearest(name, BENCHMARKS)}")
 
 
 # ---------------------------------------------------------------------------------------------- from text and from

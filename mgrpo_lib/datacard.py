@@ -1,38 +1,55 @@
 """The hygiene of the data sets: rows, sources, what the test sets share with the training set, what guessing scores."""
 
-import re
 from collections import Counter
 from typing import Any
 
 from mgrpo_lib import miniature
+from mgrpo_lib.benchmarks import SETS, content_hash, known_flaws
 from mgrpo_lib.config import Config
-from mgrpo_lib.data import fingerprint, test_problems, training_problems, validation_problems
+from mgrpo_lib.data import (
+    NGRAM,
+    as_one,
+    fingerprint,
+    ngrams,
+    runs_of,
+    test_problems,
+    training_sets,
+    whole_set,
+)
 from mgrpo_lib.store import data_key, environment, write_json
-
-NGRAM = 13  # words; the length that GPT-3's authors took, and many since
 
 
 def overlap(left: list[dict], right: list[dict]) -> list[str]:
-    """Questions that stand in both, however they are written (see `miniature.bare`)."""
-    return sorted(
-        {miniature.bare(row["question"]) for row in left} & {miniature.bare(row["question"]) for row in right}
-    )
-
-
-def ngrams(question: str, n: int) -> set[tuple[str, ...]]:
-    """The runs of `n` words, numbers and signs of a question, without case and white space; a shorter one is one run.
-
-    >>> sorted(ngrams("Two plus 2.", 3))
-    [('plus', '2', '.'), ('two', 'plus', '2')]
+    """Questions that stand in both: problems of the miniature however they are written (see `miniature.bare`), texts
+    without case and white space.
     """
-    words = re.findall(r"[^\W\d_]+|\d+|[^\w\s]", question.lower())
-    return {tuple(words[i : i + n]) for i in range(max(1, len(words) - n + 1))}
+    generated = any(row.get("source", "miniature/").startswith("miniature/") for row in [*left[:1], *right[:1]])
+    form = miniature.bare if generated else as_one
+    return sorted({form(row["question"]) for row in left} & {form(row["question"]) for row in right})
 
 
-def contaminated(train: list[dict], held_out: list[dict], n: int = NGRAM) -> list[str]:
-    """Ids of the held-out questions that have a run of `n` words in common with any training question."""
-    seen = set().union(*(ngrams(row["question"], n) for row in train))
-    return [row["id"] for row in held_out if not seen.isdisjoint(ngrams(row["question"], n))]
+def contaminated(train: list[dict], held_out: list[dict], n: int = NGRAM, signs: bool = True) -> list[str]:
+    """Ids of the held-out questions that have a run of `n` words in common with any training question; see `ngrams`."""
+    seen = runs_of(train, n, signs)
+    return [row["id"] for row in held_out if not seen.isdisjoint(ngrams(row["question"], n, signs))]
+
+
+def origin(cfg: Config, name: str, split: str) -> dict[str, Any]:
+    """Where a real set or a user's file is from, and what is known to be wrong with it; empty for the miniature."""
+    if name in miniature.SETS or name == "miniature":
+        return {}
+    rows = whole_set(cfg, name, split)
+    card = {
+        "of": len(rows),
+        "content": content_hash(rows),
+        "questions_twice": len(rows) - len({as_one(row["question"]) for row in rows}),
+        "ids_twice": sum("#" in row["id"] for row in rows),
+    }
+    if name in cfg.files:
+        return {**card, "from": cfg.files[name].name}
+    one, folder = SETS[name], cfg.data_folder
+    place = "files, checked by their sha256" if folder else f"{one.hub}, revision {one.revision}"
+    return {**card, "from": place, "licence": one.licence, "flaws": known_flaws(name, split, folder)}
 
 
 def data_card(cfg: Config) -> dict[str, Any]:
@@ -42,15 +59,15 @@ def data_card(cfg: Config) -> dict[str, Any]:
     Returns:
         ``sets``: for each its rows, fingerprint, source, the number of questions it shares with the training set (always
         0), of those that have a run of `NGRAM` words in common with it, and the share of its most common answer: what
-        always giving that answer would score.
+        always giving that answer would score. For real sets and files also what `origin` says.
 
     Raises:
         ValueError: a held-out set shares a question with the training set.
     """
-    train = training_problems(cfg)
-    sets = {"train": train, "validation": validation_problems(cfg)} | {
-        name: test_problems(cfg, name) for name in cfg.benchmarks
-    }
+    train, validation, dropped = training_sets(cfg)
+    signs = cfg.train_data == "miniature"  # without its signs nothing is left of a problem of the miniature
+    seen = runs_of(train, signs=signs)
+    sets = {"train": train, "validation": validation} | {name: test_problems(cfg, name) for name in cfg.benchmarks}
     card = {}
     for name, rows in sets.items():
         shared = [] if name == "train" else overlap(train, rows)
@@ -61,9 +78,15 @@ def data_card(cfg: Config) -> dict[str, Any]:
             "fingerprint": fingerprint(rows),
             "source": rows[0]["source"],
             "shared_with_train": len(shared),
-            f"{NGRAM}-gram_in_train": 0 if name == "train" else len(contaminated(train, rows)),
+            f"{NGRAM}-gram_in_train": 0
+            if name == "train"
+            else sum(not seen.isdisjoint(ngrams(row["question"], signs=signs)) for row in rows),
             "most_common_answer": max(Counter(row["answer"] for row in rows).values()) / len(rows),
         }
+        if name == "train":
+            card[name] |= origin(cfg, cfg.train_data, "train") | ({"dropped": dropped} if dropped else {})
+        elif name != "validation":
+            card[name] |= origin(cfg, name, "test")
     content = {"key": data_key(cfg), "sets": card, "environment": environment()}
     write_json(cfg.results / "data.json", content)
     return content

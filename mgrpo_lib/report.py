@@ -82,7 +82,7 @@ def summarise(cfg: Config) -> dict[str, Any]:
     summary = {
         "profile": cfg.profile,
         "key": store.summary_key(cfg),
-        "params": cfg.model_dump(exclude={"profile", "arm", "seed", "output_root"}),
+        "params": cfg.model_dump(exclude={"profile", "arm", "seed", "output_root", "data_dir"}),
         "environment": runs[store.all_runs(cfg)[-1].run_name]["environment"],
         "verdicts": evidence.overall(hypotheses),
         "hypotheses": hypotheses,

@@ -16,10 +16,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mgrpo_lib.benchmarks import SETS, identity
 from mgrpo_lib.config import ROOT, Config, EvalSettings, ModelSettings, TrainSettings
 
 TRAINING_MODULES = (
     "arguments",
+    "benchmarks",
     "budget",
     "corrections",
     "data",
@@ -31,7 +33,7 @@ TRAINING_MODULES = (
     "train",
     "trainer",
 )
-DATA_MODULES = ("data", "datacard", "miniature")
+DATA_MODULES = ("benchmarks", "data", "datacard", "miniature")
 EVALUATION_MODULES = ("evaluate", "controls")  # a change here leaves the trained models valid
 REPORT_MODULES = ("evidence", "paper", "records", "report", "stats")
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
@@ -80,22 +82,38 @@ def base_key(cfg: Config) -> str:
     return key_of("base", cfg.settings(ModelSettings), TRAINING_CODE)
 
 
+def contents(cfg: Config, split: str, names: list[str]) -> dict[str, str]:
+    """What stands for the content of each data set that is not generated: wherever it lies, and read or not."""
+    found = {name: hashlib.sha256(cfg.files[name].read_bytes()).hexdigest()[:16] for name in names if name in cfg.files}
+    return found | {name: identity(name, split, not cfg.data_dir) for name in names if name in SETS}
+
+
+def training_contents(cfg: Config) -> list[Any]:
+    """What the training and validation sets depend on beside the training settings. A real training set is cleaned of
+    what it shares with the test sets, so those are part of it.
+    """
+    if cfg.train_data == "miniature":
+        return []
+    tests = contents(cfg, "test", [*cfg.benchmarks, *(name for name in [cfg.train_data] if name in SETS)])
+    return [contents(cfg, "train", [cfg.train_data]), tests, cfg.validation_problems]
+
+
 def run_key(cfg: Config) -> str:
-    """Key of a training run: its settings, its seed, its base model, and the run whose tokens it matches."""
+    """Key of a training run: its settings, its data, its seed, its base model, and the run whose tokens it matches."""
     matched = run_key(cfg.of_arm(cfg.match_tokens_of)) if cfg.match_tokens_of else None
     if cfg.arm == "base":
         return base_key(cfg)
-    return key_of("run", cfg.settings(TrainSettings), cfg.seed, base_key(cfg), matched)
+    return key_of("run", cfg.settings(TrainSettings), training_contents(cfg), cfg.seed, base_key(cfg), matched)
 
 
 def validation_key(cfg: Config) -> str:
     how = (cfg.validation_problems, cfg.eval_batch_size, cfg.eval_phrase, cfg.max_completion_length, cfg.phrase_role)
-    return key_of("validation", how, run_key(cfg), EVALUATION_CODE)
+    return key_of("validation", how, cfg.train_data, training_contents(cfg), run_key(cfg), EVALUATION_CODE)
 
 
 def evaluation_key(cfg: Config) -> str:
     how = (cfg.settings(EvalSettings), cfg.max_completion_length, cfg.phrase_role)
-    return key_of("evaluation", how, run_key(cfg), EVALUATION_CODE)
+    return key_of("evaluation", how, contents(cfg, "test", cfg.benchmarks), run_key(cfg), EVALUATION_CODE)
 
 
 def tested_together(cfg: Config) -> list[Config]:
@@ -149,6 +167,8 @@ def data_key(cfg: Config) -> str:
         cfg.test_problems,
         cfg.test_draw,
         cfg.benchmarks,
+        training_contents(cfg),
+        contents(cfg, "test", cfg.benchmarks),
         code_hash(DATA_MODULES),
     )
 
