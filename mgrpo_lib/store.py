@@ -28,6 +28,7 @@ TRAINING_MODULES = (
     "prompts",
     "quantized",
     "rewards",
+    "symbolic",
     "train",
     "trainer",
 )
