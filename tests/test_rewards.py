@@ -230,7 +230,7 @@ def test_nothing_equals_an_empty_or_missing_answer():
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.fractions(min_value=-(10**6), max_value=10**6, max_denominator=999), st.sampled_from([0, 1]))
 def test_fractions_equal_themselves_in_every_notation_and_nothing_near(value, nudge):
     n, d = value.numerator, value.denominator
@@ -239,7 +239,7 @@ def test_fractions_equal_themselves_in_every_notation_and_nothing_near(value, nu
         assert same_answer(text, other) is (nudge == 0)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60), st.sampled_from(["5", "1, 2", "(1,2]"]))
 def test_any_text_is_judged_without_an_error(text, gold):
     before = rewards.failures.total()
