@@ -3,69 +3,525 @@
 The paper's reward is a rule-based verifier's outcome, "1 for correct, 0 for incorrect" (second-hand); a format reward
 is not mentioned, and none is given here. Completions are untrusted text: nothing here evaluates them, and every step is
 linear in their length.
+
+Two answers are the same as text, as exact numbers, or part by part (lists, tuples, intervals, matrices); formulas are
+left to math-verify (`mgrpo_lib.symbolic`), which is loaded for the first of them only. Rules are strict where a wrong
+"same" would be rewarded, and lenient about notation: units, percent and degree signs, names (``x = 5`` is ``5``).
+
+`python -m mgrpo_lib.rewards FILE.jsonl[.gz]` prints the agreement with labelled completions, rows of ``gold``,
+``completion``, ``label`` and perhaps ``benchmark``.
 """
 
+import gzip
+import json
 import re
-from decimal import Decimal, InvalidOperation
+import sys
+import time
+import warnings
+from collections import Counter
+from fractions import Fraction
+from functools import lru_cache
+from itertools import accumulate
 
-LONGEST_ANSWER = 200  # characters; a longer "answer" is no final answer
-_MARKERS = (
-    re.compile(r"<answer>([^<]*)</answer>"),
-    re.compile(r"####([^\n]*)"),
-    re.compile(r"answer is:?([^\n]*?)\.?(?=\n|$)", re.IGNORECASE),
-)
+from mgrpo_lib.symbolic import Helper
+
+LONGEST_ANSWER = 500  # characters; a longer "answer" is no final answer
+failures: Counter[str] = Counter()  # comparisons without a verdict, by kind of error; each of them counted as different
+helper = Helper()
+
+# ----------------------------------------------------------------------------------------------------------- extraction
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
+_BETWEEN_BOXES = re.compile(r"[\s$]*(?:,|;|and|or|,\s*and|,\s*or)[\s$]*")
+_CUE = re.compile(r"answer\**(?:\s+is|\s*[:=])", re.IGNORECASE)
+_BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
+_MATH = re.compile(r"\$([^$]+)\$|\\\(([^\n]+?)\\\)|\\\[([^\n]+?)\\\]")
+# a dollar sign before an amount that ends there, in prose; else it opens a formula
+_CURRENCY = re.compile(r"\$(?=\d[\d,]*(?:\.\d+)?(?:\s+[a-zA-Z]|[.,;]?(?:\s|$)))")
+_DENIED = re.compile(r"\?$|\b(?:not|no|cannot|unless|if)\b|n't\b", re.IGNORECASE)
+_AMOUNT = re.compile(r"(?<![\w.,])(?:(?<![\d)] )-\s?)?\d[\d,]*(?:\.\d+)?(?:/\d+)?\s?%?")
 
 
 def extract_answer(completion: str) -> str | None:
-    """The final answer a completion names: its last ``\\boxed{...}``, else its last ``<answer>``, ``####`` or "the
-    answer is"; None without one.
+    """The final answer a completion names: its last ``\\boxed{...}`` (several in one list count together), else its
+    last ``<answer>``, a ``####`` or ``A:`` in its last line, "the answer is", else the value that its last sentence
+    ends with; None without one. Where there is a box, nothing outside of it counts.
 
     >>> extract_answer(r"so x = \\boxed{\\frac{1}{2}}")
     '\\\\frac{1}{2}'
+    >>> extract_answer("Then 3 + 4 = 7. She pays 7 dollars.")
+    '7'
     """
-    start = completion.rfind("\\boxed{")
+    boxes = list(_BOX.finditer(completion))
+    if boxes:
+        return _boxed(completion, [box.span() for box in boxes[-10:]])
+    end = completion.rfind("</answer>")
+    start = completion.rfind("<answer>", 0, max(end, 0))
     if start >= 0:
-        depth = 0
-        for i in range(start + len("\\boxed"), min(len(completion), start + LONGEST_ANSWER)):
-            depth += (completion[i] == "{") - (completion[i] == "}")
-            if depth == 0:
-                return completion[start + len("\\boxed{") : i].strip()
-        return None  # cut off inside the box
-    for marker in _MARKERS:
-        found = marker.findall(completion)
-        if found:
-            return found[-1].strip() if len(found[-1]) <= LONGEST_ANSWER else None
+        return _short(completion[start + len("<answer>") : end])
+    tail = completion[-4 * LONGEST_ANSWER :].strip()
+    last_line = tail[tail.rfind("\n") + 1 :]
+    for mark in ("####", "A:"):
+        if last_line.startswith(mark):
+            return _short(last_line.removeprefix(mark))
+    cues = list(_CUE.finditer(tail))
+    return _after_cue(tail[cues[-1].end() :]) if cues else _last_value(completion, tail)
+
+
+def _short(text: str) -> str | None:
+    return text.strip() if len(text) <= LONGEST_ANSWER else None
+
+
+def _boxed(text: str, spans: list[tuple[int, int]]) -> str | None:
+    """The content of the last box and of those right before it that a comma or an "and" joins to it."""
+    content, start = None, None
+    for begin, end in reversed(spans):
+        found = _braced(text, end)
+        if found is None or (start is not None and not _BETWEEN_BOXES.fullmatch(text[found[1] : start])):
+            break
+        content, start = found[0] if content is None else f"{found[0]}, {content}", begin
+    return content
+
+
+def _braced(text: str, position: int) -> tuple[str, int] | None:
+    """The group in braces, or without them the word, at a position, and where it ends; None: cut off or too long."""
+    text = text[: position + LONGEST_ANSWER]
+    bare = re.compile(r"\s*([^\s{}$.,;]+)").match(text, position)
+    if bare:
+        return bare[1], bare.end()
+    depth = 0
+    for token in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, position):
+        depth += (token[0] == "{") - (token[0] == "}")
+        if depth == 0 and token[0] in "{}":
+            return text[position : token.end()].strip()[1:-1].strip(), token.end()
     return None
 
 
-def same_answer(answer: str | None, gold: str) -> bool:
-    """Whether an extracted answer equals the gold one: as text without ``$`` and blanks, or as plain decimal numbers
-    (``1,000`` is ``1000.0``).
+def _after_cue(text: str) -> str | None:
+    """What "the answer is" names: formulas, a bold value, an amount, or words."""
+    lines = text.lstrip(" *:_\n").splitlines()
+    sentence = re.split(r"(?<=[.!?])\s", lines[0])[0] if lines else ""
+    bold = _BOLD.search(sentence)
+    sentence = _CURRENCY.sub("", bold[1] if bold else sentence)
+    formulas = list(_MATH.finditer(sentence))
+    if formulas:
+        joined = formulas[:1]
+        for formula in formulas[1:]:
+            if not _BETWEEN_BOXES.fullmatch(sentence[joined[-1].end() : formula.start()]):
+                break
+            joined.append(formula)
+        return _short(", ".join(formula[formula.lastindex] for formula in joined))
+    sentence = sentence.rpartition("=")[2].strip().removesuffix(".").strip("*\" '")
+    amounts = _AMOUNT.findall(sentence)
+    return _short(amounts[-1] if amounts and re.match(r"[a-zA-Z]{3}", sentence) else sentence) or None
 
-    Other equivalent notations, such as ``1/2`` and ``0.5``, count as different.
+
+def _last_value(completion: str, tail: str) -> str | None:
+    """The last value of a solution in prose, if it is in one of its last two sentences. What was cut off, denied, asked,
+    thought or computed by code concludes nothing.
     """
-    if answer is None:
+    if "<think>" in completion:
+        tail = completion.rpartition("</think>")[2].strip()[-4 * LONGEST_ANSWER :] if "</think>" in completion else ""
+    if not re.search(r"[a-zA-Z]{3}", tail) or not re.search(r"(?:[.!)\]*]|\$\$)$", tail):
+        return None
+    for sentence in reversed(re.split(r"(?<=[.!?])\s|\n", tail)[-2:]):
+        bold = _BOLD.findall(sentence)
+        text = _CURRENCY.sub("", bold[-1] if bold else sentence)
+        values = [*_MATH.finditer(text), *_AMOUNT.finditer(_MATH.sub(lambda formula: " " * len(formula[0]), text))]
+        if values:
+            last = max(values, key=lambda value: value.start())
+            return None if _DENIED.search(sentence) else _short(last[last.lastindex or 0])
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------------- cleaning
+_UNICODE = str.maketrans(
+    {"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ", "°": r"^\circ ",
+     "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∪": r"\cup ", "√": r"\sqrt ", "²": "^2", "³": "^3",
+     "\u00a0": " ", "\u2009": " ", "\u202f": " ", "’": "'", "“": '"', "”": '"'}
+)  # fmt: skip
+_REPLACED = [
+    (re.compile(pattern), replacement)
+    for pattern, replacement in [
+        (r",\s*\\!\s*|\{\s*,\s*\}", ","),  # thousands
+        (r"\\!|(?<!\\)\\(?=\d)", ""),
+        (r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![a-z])", " "),
+        (r"\\(?:displaystyle|textstyle|limits|left|right|[bB]igg?[lr]?)(?![a-zA-Z])\.?", ""),
+        (r"\\\$|[$€£¥]|\\[()]|\\\[|\\\]|\*\*(?!\w)|^\*\*", ""),
+        (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+        (
+            r"\\(?:math(?:rm|bf|it|sf|tt|cal)|text(?:bf|it|rm|sf|tt|normal)|mbox|operatorname|bold|boldsymbol)(?![a-z])",
+            r"\\text",
+        ),
+        (r"\\(?:geqslant|geq)(?![a-z])", r"\\ge "),
+        (r"\\(?:leqslant|leq)(?![a-z])", r"\\le "),
+        (r"\\neq(?![a-z])", r"\\ne "),
+        (r"\\(?:lt|gt)(?![a-z])", lambda m: "<" if m[0] == r"\lt" else ">"),
+        (r"\\(?:lbrace|rbrace)(?![a-z])", lambda m: r"\{" if m[0] == r"\lbrace" else r"\}"),
+        (r"\\(?:l|r)?[vV]ert(?![a-z])", "|"),
+        (r"\\(?:boxed|fbox)\s*\{(.*)\}", r"\1"),
+    ]
+]
+
+
+def _clean(text: str) -> str:
+    """LaTeX in one notation: no delimiters, sizes, spacing or currency signs; fonts become ``\\text``."""
+    text = text.translate(_UNICODE)
+    if "matrix" not in text:
+        text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)  # a command written with two backslashes
+    for pattern, replacement in _REPLACED:
+        text = pattern.sub(replacement, text)
+    text = re.sub(r"\s+", " ", text).strip().removesuffix(".").strip()
+    while (group := _bracketed(text)) and group[0] == "{":
+        text = group[1].strip()
+    if number := re.fullmatch(r"\\text ?\{([^{}a-zA-Z]*\d[^{}]*)\}", text):
+        return number[1].strip()
+    return text
+
+
+def _squash(text: str) -> str:
+    """Without blanks, but for those between digits (``5 5`` is not ``55``), and with ``x_{1}`` as ``x_1``."""
+    return re.sub(r"([_^])\{(\w|(?<=_\{)\d+)\}", r"\1\2", re.sub(r"(?<!\d) | (?!\d)", "", text))
+
+
+def _words(text: str) -> str | None:
+    """A text answer in lower case, without fonts, quotes and brackets; None for anything else."""
+    text = re.sub(r"\\text\s*", "", text)
+    text = re.sub(r"[{}()\"'.]|\\?\s", "", text)
+    if not re.fullmatch(r"[^\W\d_]{2,}(?:[-,][^\W\d_]+)*", text):
+        return None
+    return text.casefold() if len(text) > 2 else text[0].lower() + text[1:]  # AB is not ab
+
+
+def _choice(text: str) -> str | None:
+    """The letter of a multiple-choice answer: ``(B)``, ``B``, ``\\text{B}``, ``(B) 5``."""
+    found = re.fullmatch(r"\(?([A-Z])\)?|\(([A-Z])\) ?\S.*", re.sub(r"\\text ?\{((?:[^{}])*)\}", r"\1", text).strip())
+    return found and (found[1] or found[2])
+
+
+# ---------------------------------------------------------------------------------------------------- numbers and units
+_DECIMAL = r"(?:\d{1,3}(?:[, ]\d{3})+|\d+)(?:\.\d*)?|\.\d+"
+_POWER = r"(?:[eE]|(?:\\times|\\cdot|\*|x)10\^)(?:\{([+-]?\d{1,4})\}|([+-]?\d{1,4}))"
+_SCIENTIFIC = re.compile(rf"([+-]?)({_DECIMAL})(?:{_POWER})?", re.ASCII)
+_POWER_OF_TEN = re.compile(r"([+-]?)10\^(?:\{([+-]?\d{1,4})\}|(\d))", re.ASCII)
+_PART = rf"[+-]?(?:{_DECIMAL})"
+_FRACTION = re.compile(
+    rf"([+-]?)(\d*)\\frac(?:\{{({_PART})\}}|(\d))(?:\{{({_PART})\}}|(\d))|({_PART})/({_PART})", re.ASCII
+)
+_MIXED = re.compile(r"([+-]?)(\d+) (\d+)/(\d+)", re.ASCII)
+_FLOAT = re.compile(r"-?\d+\.\d+", re.ASCII)  # with ten digits or more it is a computed one, right up to rounding
+_BASE = re.compile(r"([0-9A-Z]+)_\{?(?:\\text\{)?(\d+)\}*", re.ASCII)
+
+
+def _number(text: str) -> Fraction | None:
+    """The exact value of a number in cleaned LaTeX without blanks: decimal, scientific, fraction or mixed."""
+    if found := _SCIENTIFIC.fullmatch(text):
+        return _signed(found[1], _decimal(found[2]) * Fraction(10) ** int(found[3] or found[4] or 0))
+    if found := _POWER_OF_TEN.fullmatch(text):
+        return _signed(found[1], Fraction(10) ** int(found[2] or found[3]))
+    if found := _MIXED.fullmatch(text):
+        whole, numerator, denominator = map(int, found.groups()[1:])
+        return _signed(found[1], whole + Fraction(numerator, denominator)) if denominator else None
+    if found := _FRACTION.fullmatch(text):
+        numerator, denominator = (_decimal(found[i] or found[i + 1] or found[i // 2 + 6]) for i in (3, 5))
+        whole = int(found[2] or 0) if found[7] is None else 0
+        return _signed(found[1] or "", whole + numerator / denominator) if denominator else None
+    return None
+
+
+def _decimal(text: str) -> Fraction:
+    return Fraction(re.sub("[, ]", "", text))
+
+
+def _signed(sign: str, value: Fraction) -> Fraction:
+    return -value if sign == "-" else value
+
+
+# units that are worth telling apart; any other is a word beside the number
+_UNITS = {
+    name: names.split()[0]
+    for names in [
+        "mm millimeter millimetre",
+        "cm centimeter centimetre",
+        "m meter metre",
+        "km kilometer kilometre",
+        "in inch inche",
+        "ft foot feet",
+        "yd yard",
+        "mi mile",
+        "mg milligram",
+        "g gram",
+        "kg kilogram",
+        "lb pound",
+        "oz ounce",
+        "l liter litre",
+        "ml milliliter millilitre",
+        "s sec second",
+        "min minute",
+        "h hr hour",
+        "day",
+        "week",
+        "month",
+        "year",
+        "cent",
+        "dollar",
+        "am",
+        "pm",
+    ]
+    for name in names.split()
+}
+_GREEK = "alpha|beta|gamma|delta|epsilon|varepsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|rho|sigma|tau|phi|varphi|chi|psi|omega"
+_FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln|exp"
+_PERCENT = re.compile(r"(?:\\?%|\\text ?\{ ?(?:\\?%|percent) ?\}| percent)$")
+_DEGREES = re.compile(
+    r"(?:\^ ?\{? ?\\circ ?\}?|\\text ?\{ ?degrees? ?\}|(?<=\d) degrees?)(?: ?[CF]| ?\\text ?\{ ?[CF] ?\})?$"
+)
+_UNIT = re.compile(
+    r"(?<=[\w})])(?: ?[/*]? ?\\text ?\{[a-zA-Z ./^\d-]*\}(?:\^ ?\{? ?-?\d ?\}?)?)+$"
+    rf"|(?<=[\d}})]) (?:(?:{'|'.join(_UNITS)})s?(?![a-zA-Z])|[a-zA-Z]{{4,}})(?:[ /.-]+[a-zA-Z]+)*\.?(?:\^ ?\{{?\d\}}?)?$"
+)
+
+
+def _quantity(text: str) -> tuple[str, bool, set[str]]:
+    """A cleaned answer without its unit, whether it was in percent, and the well-known units among what was cut."""
+    units = set()
+    if (found := _UNIT.search(text)) and not _PERCENT.search(text) and text[: found.start()].strip(" ("):
+        words = re.findall(r"[a-z]+", found[0].replace("\\text", " ").lower())
+        units = {_UNITS[name] for word in words for name in (word, word.removesuffix("s")) if name in _UNITS}
+        text = text[: found.start()].strip()
+    bare = _PERCENT.sub("", text).strip()
+    percent = bare != text
+    if not re.search(rf"\\(?:{_FUNCTIONS})(?![a-z])", bare):
+        bare = _DEGREES.sub("", bare).strip()
+    return bare, percent, units
+
+
+# ----------------------------------------------------------------------------------------------------------- comparison
+_TOKEN = re.compile(r"\\(?:[a-zA-Z]+|.)|.", re.DOTALL)
+_CLOSING = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\langle": r"\rangle", r"\begin": r"\end"}
+_AND = re.compile(r",?\s*(?:\\text ?\{ ?(?:and|or) ?\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*")
+_ONE_NAME = r"(?:\\?[a-zA-Z]+'*|\\text\{[^{}]*\}|\\angle[A-Z]+)(?:_(?:\{\w+\}|\w))?(?:\([^()=]*\))?"
+_NAME = re.compile(rf"{_ONE_NAME}|\({_ONE_NAME}(?:,{_ONE_NAME})*\)")
+_CONSTANT = re.compile(r"(?:[\d+\-*/^(){}.!]|\\(?:frac|cdot|times|div|sqrt|pi)(?![a-z]))+")
+_MATRIX = re.compile(r"\\begin\{([pbBvV]?)matrix\}(.*)\\end\{\1matrix\}")
+
+
+def same_answer(answer: str | None, gold: str) -> bool:
+    """Whether an extracted answer equals the gold one. Never raises; a comparison without a verdict counts as different
+    and in `failures`.
+
+    >>> [same_answer(answer, "1/2") for answer in ("0.5", r"x = \\frac12", "1/3", "0.50001")]
+    [True, True, False, False]
+    """
+    if answer is None or len(answer) > LONGEST_ANSWER or len(gold) > LONGEST_ANSWER:
         return False
-    answer, gold = _plain(answer), _plain(gold)
-    if answer == gold:
-        return answer != ""
-    a, b = _number(answer), _number(gold)
-    return a is not None and a == b
+    return _judge(answer, gold)
 
 
-def _plain(text: str) -> str:
-    return re.sub(r"[\s$]", "", text)
-
-
-def _number(text: str) -> Decimal | None:
-    if not re.fullmatch(r"[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?", text, re.ASCII):
-        return None
+@lru_cache(maxsize=65_536)
+def _judge(answer: str, gold: str) -> bool:
     try:
-        return Decimal(text.replace(",", ""))
-    except InvalidOperation:
+        return _same(_clean(answer), _clean(gold))
+    except Exception as error:  # whatever goes wrong with untrusted text, but never in silence
+        failures[type(error).__name__] += 1
+        if failures.total() == 1:
+            warnings.warn(
+                f"the verifier gave no verdict and counts the answer {answer[:80]!r} to {gold[:80]!r} as wrong: {error!r}. "
+                "This is said once; mgrpo_lib.rewards.failures counts them all. A few time-outs on odd answers are "
+                "harmless; if they are many, see that math-verify is installed and the machine has memory and time left",
+                stacklevel=3,
+            )
+        return False
+
+
+def _same(answer: str, gold: str) -> bool:
+    a, g = _squash(answer), _squash(gold)
+    if a == g:
+        return a != ""
+    if (verdict := _same_number(answer, gold)) is not None:
+        return verdict
+    for reading in (_words, _choice):
+        if (text := reading(gold)) is not None and ("\\text" in gold or reading(answer) is not None):
+            return reading(answer) == text
+    if (based := _BASE.fullmatch(g)) and "_" not in a:
+        return a == based[1]  # the question names the base
+    answers, golds = _elements(answer), _elements(gold)
+    if len(answers) == len(golds) == 1:
+        return _same_one(answers[0], golds[0])
+    if min(len(answers), len(golds)) == 1:  # a tuple may lack its brackets, not a set its other elements
+        one, several = (answers, golds) if len(answers) == 1 else (golds, answers)
+        group = _bracketed(one[0])
+        return group is not None and group[0] == "(" and _in_order(_split(group[1], ","), several)
+    return _in_any_order(answers, golds)
+
+
+def _elements(text: str) -> list[str]:
+    """The parts of a list or set; ``1 \\pm x`` are two."""
+    group = _bracketed(text)
+    if group and group[0] == r"\{":
+        text = group[1]
+    parts = [part for piece in _split(_AND.sub(",", text), ";") for part in _split(piece, ",")]
+    return [signed for part in parts for signed in _signs(part)]
+
+
+def _signs(text: str) -> list[str]:
+    if not re.search(r"\\pm(?![a-z])", text):
+        return [text]
+    upper, lower = (
+        re.sub(r"\\(pm|mp)(?![a-z]) ?", lambda m, plus=plus: "+" if m[1] == plus else "-", text)
+        for plus in ("pm", "mp")
+    )
+    return [upper, lower]
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Parts between separators outside of all brackets."""
+    parts, depth, start = [], 0, 0
+    for token in _TOKEN.finditer(text):
+        depth += (token[0] in _CLOSING) - (token[0] in _CLOSING.values())
+        if depth == 0 and token[0] == separator:
+            parts.append(text[start : token.start()].strip())
+            start = token.end()
+    return [*parts, text[start:].strip()]
+
+
+def _bracketed(text: str) -> tuple[str, str, str] | None:
+    """Opening bracket, inside, closing bracket, if one pair encloses the whole text."""
+    tokens, depth = _TOKEN.findall(text), 0
+    if not tokens or tokens[0] not in _CLOSING or tokens[0] == r"\begin":
         return None
+    for i, token in enumerate(tokens):
+        depth += (token in _CLOSING) - (token in _CLOSING.values())
+        if depth == 0:
+            return (tokens[0], "".join(tokens[1:-1]), token) if i == len(tokens) - 1 else None
+    return None
 
 
+def _in_order(answers: list[str], golds: list[str]) -> bool:
+    return len(answers) == len(golds) and all(map(_same, answers, golds))
+
+
+def _in_any_order(answers: list[str], golds: list[str]) -> bool:
+    if len(answers) != len(golds):
+        return False
+    left = list(golds)
+    for answer in answers:
+        match = next((i for i, gold in enumerate(left) if _same(answer, gold)), None)
+        if match is None:
+            return False
+        del left[match]
+    return True
+
+
+def _same_one(answer: str, gold: str) -> bool:
+    """Matrices cell by cell, tuples and intervals in order and with the same brackets, equations by their values."""
+    a, g = _MATRIX.fullmatch(answer), _MATRIX.fullmatch(gold)
+    if a and g:
+        rows = [[_split(row, "&") for row in re.split(r"\\\\", m[2].strip().removesuffix(r"\\"))] for m in (a, g)]
+        alike = (a[1] in ("v", "V")) == (g[1] in ("v", "V")) and list(map(len, rows[0])) == list(map(len, rows[1]))
+        return alike and all(map(_in_order, *rows))
+    unions = [_split(text, r"\cup") for text in (answer, gold)]
+    if len(unions[0]) > 1 and len(unions[1]) > 1:
+        return _in_any_order(*unions)
+    a, g = _bracketed(answer), _bracketed(gold)
+    tuples = [_split(group[1], ",") if group else [] for group in (a, g)]
+    if len(tuples[0]) > 1 and len(tuples[1]) > 1:
+        return (a[0], a[2]) == (g[0], g[2]) and _in_order(*tuples)
+    answer, gold = (re.sub(r"^ ?[a-zA-Z] ?\\in(?![a-z]) ?", "", text) for text in (answer, gold))
+    answer = _with_variable_of(gold, answer)
+    a, g = ([part.strip() for part in re.split(r"(?<![<>!])=", text)] for text in (answer, gold))
+    if len(a) == len(g) == 1:
+        return _same_formula(answer, gold)
+    if len(g) == 1:  # x = 5, |r - s| = 5, 2 + 3 = 5 or a longer chain; but x^2 = 4 is not 4, nor is 2x = 4
+        named = _is(_NAME, a[0]) or _is(_CONSTANT, a[0]) or not re.search(r"\d|\^|^-", a[0])
+        return (named or len(a) > 2) and _same(a[-1], gold)
+    if len(a) == 1:
+        return _is(_NAME, g[0]) and _same(answer, g[-1])
+    if _squash(a[0]) == _squash(g[0]) and _is(_NAME, g[0]):
+        return _same(a[-1], g[-1])
+    return _same_formula(answer, gold)
+
+
+def _with_variable_of(gold: str, answer: str) -> str:
+    """``f(y) = y + 1`` as ``f(x) = x + 1``, where the gold answer calls it x."""
+    a, g = (re.match(r"([a-zA-Z]) ?\( ?([a-z]) ?\) ?=", text) for text in (answer, gold))
+    if not (a and g and a[1] == g[1] and a[2] != g[2]):
+        return answer
+    return re.sub(rf"(?<![a-zA-Z\\]){a[2]}(?![a-zA-Z])", g[2], answer)
+
+
+def _is(pattern: re.Pattern, text: str) -> bool:
+    return pattern.fullmatch(_squash(text)) is not None
+
+
+def _same_number(answer: str, gold: str) -> bool | None:
+    """None if one of them is no number. Units, percent and degree signs may be left out but not differ."""
+    (a, percent_a, units_a), (g, percent_g, units_g) = _quantity(answer), _quantity(gold)
+    x, y = _number(_squash(a)), _number(_squash(g))
+    if x is None or y is None:
+        return None
+    if units_a and units_g and units_a != units_g:
+        return False
+    if any(_FLOAT.fullmatch(text) and len(text) > 11 for text in (a, g)):
+        return abs(x - y) <= abs(y) / 10**10
+    return x == y or (percent_a and not percent_g and x == 100 * y) or (percent_g and not percent_a and y == 100 * x)
+
+
+def _same_formula(answer: str, gold: str) -> bool:
+    if r"\approx" in answer and r"\approx" not in gold:
+        return any(_same(part, gold) for part in _split(answer, r"\approx"))
+    (answer, _, units_a), (gold, _, units_g) = _quantity(answer), _quantity(gold)
+    if units_a and units_g and units_a != units_g:
+        return False
+    if _squash(answer) == _squash(gold):
+        return answer != ""
+    if _is(_CONSTANT, gold) and re.search(r"(?<![\\a-zA-Z])[a-df-hj-zA-Z](?![a-zA-Z])", answer):
+        return False  # a variable; without asking
+    a, g = _formula(answer), _formula(gold)
+    return a is not None and g is not None and helper.equal(a, g)
+
+
+# ------------------------------------------------------------------------------------------------------------- formulas
+_PLAIN = re.compile(rf"(?<![\\a-zA-Z])(sqrt|pi|{_FUNCTIONS}|infty|theta|alpha|beta)(?![a-z])")
+# what math-verify is trusted with; with anything else a formula is only compared as text
+_FORMULA = re.compile(
+    rf"(?:\d+(?:\.\d+)?(?![.\d])|\.\d+(?![.\d])|[a-zA-Z+\-*/^_(){{}}\[\]|!<>=, ]|\\[{{}}]|"
+    rf"\\(?:frac|sqrt|pi|cdot|times|div|le|ge|ne|infty|cup|cap|binom|lfloor|rfloor|lceil|rceil|{_FUNCTIONS}|{_GREEK})(?![a-zA-Z])|"
+    r"\\mathbb ?\{ ?[RNZQC] ?\})*"
+)
+# for exact arithmetic too large: powers of 99999 and more, towers of numbers, factorials of 99999 and more
+_HUGE = re.compile(r"\^ ?-?\{?[^{}]*\d{5}|\d{5,}[\s)}]*!|!\s*!|\^ ?\{?[\d(]+ ?\^|\^ ?\{[^{}a-z]*\^|\^ ?\{?\d+ ?!")
+
+
+def _formula(text: str) -> str | None:
+    """Cleaned LaTeX as math-verify reads it right; None: not a formula, or one too large to compute."""
+    text = _PLAIN.sub(r"\\\1", text.replace("**", "^"))
+    text = re.sub(r"(\d+(?:\.\d+)?) ?\^ ?\{? ?\\circ ?\}?", r"(\1\\cdot \\pi/180)", text)
+    text = re.sub(r"\\frac ?(\d) ?(\d)", r"\\frac{\1}{\2}", text)
+    text = re.sub(
+        r"\\frac ?(\d|\{[^{}]*\}) ?(\d|[a-z]|\{[^{}]*\})", lambda m: rf"\frac{_group(m[1])}{_group(m[2])}", text
+    )
+    text = re.sub(r"_ ?(\w)", r"_{\1}", text)
+    text = re.sub(r"\\sqrt ?(\w|\\pi)", r"\\sqrt{\1}", text)
+    text = re.sub(r"\\sqrt ?\(([^()]*)\)", r"\\sqrt{\1}", text)
+    text = re.sub(r"(\d|\\pi) ?\(", r"\1\\cdot (", text)  # 3(4) is 7 to math-verify
+    letters = re.sub(r"\\[a-zA-Z]+", lambda command: "\\" * len(command[0]), text)
+    odd = re.search(r"\d \d|\d,\d{3}|\d ?_|[a-zA-Z]{4}", letters) or not _nested_well(text)
+    return text if _FORMULA.fullmatch(text) and not odd and not _HUGE.search(text) else None
+
+
+def _nested_well(text: str) -> bool:
+    """Whether braces pair up, for math-verify takes what comes before a surplus one, and no brackets are very deep."""
+    tokens = _TOKEN.findall(text)
+    braces = list(accumulate((token == "{") - (token == "}") for token in tokens)) or [0]
+    depths = accumulate((token in _CLOSING) - (token in _CLOSING.values()) for token in tokens)
+    return min(braces) >= 0 and braces[-1] == 0 and max(depths, default=0) <= 20
+
+
+def _group(text: str) -> str:
+    return text if text.startswith("{") else f"{{{text}}}"
+
+
+# --------------------------------------------------------------------------------------------------------------- reward
 def accuracy_reward(completions: list, answer: list[str], **kwargs) -> list[float]:
     """1.0 for each completion whose final answer is right, else 0.0, as TRL calls reward functions.
 
@@ -79,3 +535,36 @@ def accuracy_reward(completions: list, answer: list[str], **kwargs) -> list[floa
     """
     texts = [completion if isinstance(completion, str) else completion[-1]["content"] for completion in completions]
     return [float(same_answer(extract_answer(text), gold)) for text, gold in zip(texts, answer, strict=True)]
+
+
+# ------------------------------------------------------------------------------------------------------------ agreement
+def agreement(rows: list[dict]) -> str:
+    """A report on labelled completions: agreement, overall and per benchmark, every disagreement, and the speed.
+
+    Args:
+        rows: ``gold, completion, label`` and, if known, ``benchmark``.
+    """
+    start = time.perf_counter()
+    verdicts = [same_answer(extract_answer(row["completion"]), row["gold"]) for row in rows]
+    seconds = time.perf_counter() - start
+    lines, right = [], Counter()
+    for number, (row, verdict) in enumerate(zip(rows, verdicts, strict=True)):
+        right[row.get("benchmark", "all")] += verdict == bool(row["label"])
+        if verdict != bool(row["label"]):
+            kind, box = "FP" if verdict else "FN", "box" if _BOX.search(row["completion"]) else "no box"
+            answer = extract_answer(row["completion"])
+            lines.append(f"{kind} row {number} ({row.get('benchmark', 'all')}, {box}): {answer!r} to {row['gold']!r}")
+    total = Counter(row.get("benchmark", "all") for row in rows)
+    lines += [f"{name}: {right[name]} of {n} agree ({right[name] / n:.2%})" for name, n in sorted(total.items())]
+    lines.append(f"overall: {right.total()} of {len(rows)} agree ({right.total() / max(1, len(rows)):.3%})")
+    lines.append(f"{len(rows) / seconds:.0f} completions a second; without a verdict: {dict(failures) or 0}")
+    return "\n".join(lines)
+
+
+def main(path: str) -> None:
+    with gzip.open(path, "rt") if path.endswith(".gz") else open(path) as file:
+        print(agreement([json.loads(line) for line in file]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -30,6 +30,7 @@ TRAINING_MODULES = (
     "prompts",
     "quantized",
     "rewards",
+    "symbolic",
     "train",
     "trainer",
 )

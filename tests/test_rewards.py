@@ -1,10 +1,24 @@
-"""The verifier: what counts as an answer, and that hostile text earns nothing and breaks nothing."""
+"""The verifier: what counts as an answer, what counts as the same, and that hostile text earns nothing and breaks
+nothing.
+"""
 
-import time
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from mgrpo_lib import rewards, symbolic
+from mgrpo_lib.config import ROOT
 from mgrpo_lib.rewards import accuracy_reward, extract_answer, same_answer
+
+GRADED = ROOT.parent / "shared" / "data" / "graded_outputs" / "graded.jsonl.gz"
 
 
 @pytest.mark.parametrize(
@@ -13,10 +27,32 @@ from mgrpo_lib.rewards import accuracy_reward, extract_answer, same_answer
         (r"<think>a7+8=5</think>\boxed{5}", "5"),
         (r"first \boxed{3}, no, \boxed{ 4 }", "4"),
         (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed 2, or so", "2"),
+        (r"\fbox{7}", "7"),
+        (r"\boxed{\left\{1, 2\right\}}", r"\left\{1, 2\right\}"),
+        (r"\boxed{1}. Or, if x is large, \boxed{2}", "2"),
+        (r"$\boxed{1}$ and $\boxed{2}$", "1, 2"),
+        (r"\boxed{3} The answer is 4. #### 4", "3"),
         (r"\boxed{\text{x}_{1}} and \boxed{unclosed", None),
         ("so\n#### 1,234", "1,234"),
+        ("#### Step 1\nIt is 5 or 6, who knows", None),
         ("<answer>42</answer>", "42"),
+        ("<answer>42", None),
+        ("2 + 2 = 4\nA: 4", "4"),
         ("The answer is 7.", "7"),
+        ("Final Answer: The final answer is $x = 1$ and $x = 2$. I hope it is correct.", "x = 1, x = 2"),
+        ("The answer is 3 + 4 = 7 apples.", "7 apples"),
+        ("The answer is $2.50.", "2.50"),
+        ("**Answer:** She has 7 apples left.", "7"),
+        ("So there are 3 boxes. Each has **12** balls.", "12"),
+        ("Hence the area is $4\\pi$ square units.", "4\\pi"),
+        ("She had 9 and lost 2. She has $7 left.", "7"),
+        ("So it took 16 / 2 = 8 seconds. So it took 16 - ", None),
+        ("Thus $x = 5$ is not a solution.", None),
+        ("<think>It must be 7.", None),
+        ("<think>It must be 7.</think> There are 8.", "8"),
+        ("7+8=15", None),
+        ("```output\n5\n```", None),
         ("no answer", None),
         ("", None),
     ],
@@ -25,26 +61,190 @@ def test_extraction(completion, answer):
     assert extract_answer(completion) == answer
 
 
-@pytest.mark.parametrize(
-    ("answer", "gold", "same"),
-    [
-        ("5", "5", True),
-        ("5", "6", False),
-        ("1,000", "1000.0", True),
-        ("$1000$", "1000", True),
-        ("05", "5", True),
-        ("-5", "5", False),
-        ("5 5", "55", True),
-        ("1,00", "100", False),
-        ("", "", False),
-        (None, "5", False),
-        ("٥", "5", False),  # a digit of another script is not the gold's
-        ("5\x00", "5", False),
-        ("1e3", "1000", False),
+SAME = {
+    "numbers": [
+        ("5", "5"),
+        ("1,000", "1000.0"),
+        ("$1000$", "1000"),
+        ("05", "5"),
+        (".5", "0.5"),
+        ("\N{MINUS SIGN}5", "-5"),
+        (r"1{,}234", "1234"),
+        (r"1,\!234", "1 234"),
+        ("1e3", "1000"),
+        ("1.6e-19", r"1.6 \times 10^{-19}"),
+        ("10^5", "100000"),
+        ("1/2", "0.5"),
+        (r"\frac12", r"\dfrac{1}{2}"),
+        (r"-\frac{1}{2}", r"\frac{-1}{2}"),
+        (r"1\frac{1}{2}", "3/2"),
+        ("0.3333333333333333", "1/3"),
     ],
-)
-def test_comparison(answer, gold, same):
-    assert same_answer(answer, gold) is same
+    "units": [
+        ("5 cm", r"5\text{ cm}"),
+        (r"5\,\mathrm{cm}^2", "5"),
+        (r"\$5", "5 dollars"),
+        ("3,000 feet", "3000"),
+        ("50\\%", "50"),
+        ("50%", "0.5"),
+        (r"30^\circ", "30"),
+        ("30°", "30 degrees"),
+    ],
+    "words": [
+        ("Tuesday", r"\text{tuesday}"),
+        ("(B)", r"\text{(B)}"),
+        (r"\textbf{B}", "(B)"),
+        (r"\text{13}", "13"),
+        ("**73**", "73"),
+    ],
+    "several": [
+        ("1, 2", "2,1"),
+        (r"1 \text{ and } 2", r"\{2, 1\}"),
+        (r"\pm 5", "5, -5"),
+        (r"1 \pm \sqrt2", r"1 - \sqrt{2}, 1 + \sqrt{2}"),
+        ("(0.5, 2)", r"\left(\frac{1}{2}, 2\right)"),
+        ("a=1, b=2", "b=2, a=1"),
+        ("(1,2),(3,4)", "(3,4),(1,2)"),
+        (r"(3,\infty)\cup(-\infty,2)", r"(-\infty, 2) \cup (3, \infty)"),
+        (r"\begin{pmatrix}0.5&2\\3&4\end{pmatrix}", r"\begin{bmatrix} \frac{1}{2} & 2 \\ 3 & 4 \end{bmatrix}"),
+    ],
+    "formulas": [
+        ("x = 5", "5"),
+        (r"k \geqslant 2", r"k \ge 2"),
+        ("3x+4y=7", "7-4y=3x"),
+        (r"2\sqrt{3}", r"\sqrt{12}"),
+        ("sqrt(2)", r"\frac{2}{\sqrt2}"),
+        ("2pi", r"2\pi"),
+        ("x^2+2x+1", "(x+1)^2"),
+        ("(1+i)^2", "2i"),
+        ("3(4)", "12"),
+        (r"\sin 30^\circ", "1/2"),
+        (r"\log_2 8", "3"),
+        ("f(y)=y+1", "f(x)=x+1"),
+    ],
+}
+ONE_WAY = [  # the gold answer is the second: an answer may say more, or leave out what the question names
+    ("2<x\\le 3", "(2,3]"),
+    ("|r-s| = 16", "16"),
+    ("2 + 3 = 5", "5"),
+    (r"\sqrt{2} \approx 1.41", r"\sqrt{2}"),
+    ("7602", "7602_8"),
+    ("(b,c)=(6,5)", "(6,5)"),
+]
+DIFFERENT = {
+    "numbers": [
+        ("5", "6"),
+        ("-5", "5"),
+        ("5 5", "55"),
+        ("1,00", "100"),
+        ("0.333", "1/3"),
+        ("1.6e-19", "1.7e-19"),
+        ("10000000000001", "10000000000000"),
+        (r"\frac{1}{2^{99}}", r"\frac{1}{2^{98}}"),
+        ("1/2004!", "1/2006!"),
+        ("5\x00", "5"),
+        ("٥", "5"),  # a digit of another script is not the gold's
+        ("\N{FULLWIDTH DIGIT FIVE}", "5"),
+        ("5²", "52"),
+        ("3 4", "7"),
+        ("3(4)", "7"),
+        ("1.5.2", "0.3"),
+        ("5}", "5"),
+        ("(5", "5"),
+        ("1/0", "5"),
+        ("10_2", "11_2"),
+    ],
+    "units": [
+        (r"5\text{ cm}", r"5\text{ m}"),
+        ("5 cents", "5 dollars"),
+        ("7 am", "7 pm"),
+        ("1 hour and 30 minutes", "30"),
+        ("50%", "5"),
+        ("12:00", "1:00"),
+    ],
+    "words": [
+        ("Tuesday", r"\text{Friday}"),
+        ("(A)", r"\text{(B)}"),
+        ("not even", "even"),
+        ("AB", "ab"),
+        ("p - q", "pq"),
+    ],
+    "several": [
+        ("1", "1, 2"),
+        ("1, 2, 2", "1, 2"),
+        (r"\pm 2021", "2021"),
+        ("n=2,3,4", "n=1,2,3"),
+        ("5 or 6", "5"),
+        ("(1,2)", "(2,1)"),
+        ("(1,2)", "[1,2]"),
+        ("[1,2)", "(1,2]"),
+        ("x=1, y=2", "x=2, y=1"),
+        ("x > 2", r"[2,\infty)"),
+        (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\1\end{pmatrix}"),
+        (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+    ],
+    "formulas": [
+        ("x=5", "y=5"),
+        ("x^2=4", "4"),
+        ("2x=10", "10"),
+        ("3", r"3\sqrt{13}"),
+        ("4", r"4\sqrt(2)"),
+        (r"1-1/\mathrm{e}", r"1+1/\mathrm{e}"),
+        ("3*x-1*y+13=0", "3x+4y+14=0"),
+        ("4t", "4"),
+        ("4t", "4s"),
+        ("N", "n"),
+        ("x'", "x"),
+        ("|x|", "x"),
+        ("3+4i", "3-4i"),
+        (r"\infty", r"-\infty"),
+        ("f(x)=1", "g(x)=1"),
+        (r"\ln 2", r"\log_3 2"),
+        (r"\sqrt{2}", "1.41421"),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_same_answers(kind):
+    for answer, gold in SAME[kind]:
+        assert same_answer(answer, gold) and same_answer(gold, answer), (answer, gold)
+
+
+def test_an_answer_may_say_more_than_the_gold_one():
+    for answer, gold in ONE_WAY:
+        assert same_answer(answer, gold), (answer, gold)
+
+
+@pytest.mark.parametrize("kind", DIFFERENT)
+def test_different_answers(kind):
+    before = rewards.failures.total()
+    for answer, gold in DIFFERENT[kind]:
+        assert not same_answer(answer, gold) and not same_answer(gold, answer), (answer, gold)
+    assert rewards.failures.total() == before, "a verdict, not a failure"
+
+
+def test_nothing_equals_an_empty_or_missing_answer():
+    assert (
+        not same_answer("", "") and not same_answer(None, "5") and not same_answer("5", "") and not same_answer("", "5")
+    )
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.fractions(min_value=-(10**6), max_value=10**6, max_denominator=999), st.sampled_from([0, 1]))
+def test_fractions_equal_themselves_in_every_notation_and_nothing_near(value, nudge):
+    n, d = value.numerator, value.denominator
+    other = rf"\frac{{{n + nudge}}}{{{d}}}"
+    for text in (f"{n}/{d}", rf"\dfrac{{{n}}}{{{d}}}", rf"x = \tfrac{{{n}}}{{{d}}}\text{{ cm}}", f"${n}/{d}$"):
+        assert same_answer(text, other) is (nudge == 0)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60), st.sampled_from(["5", "1, 2", "(1,2]"]))
+def test_any_text_is_judged_without_an_error(text, gold):
+    before = rewards.failures.total()
+    assert accuracy_reward([text, rf"\boxed{{{text}}}"], [gold] * 2) is not None
+    assert rewards.failures.total() == before
 
 
 def test_reward_takes_text_and_conversations_and_the_columns_of_trl():
@@ -54,20 +254,159 @@ def test_reward_takes_text_and_conversations_and_the_columns_of_trl():
         accuracy_reward(completions, answer=["5"])
 
 
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        "\\boxed{" * 100_000,
-        "{" * 1_000_000,
-        r"\boxed{9**9**9}",
-        r"\boxed{" + "9" * 1_000_000 + "}",
-        "<answer>" * 100_000,
-        "answer is " * 100_000,
-        "####" * 250_000,
-        "\x00\ud800" * 10_000,
-    ],
+HOSTILE = """
+import sys
+from mgrpo_lib.rewards import accuracy_reward
+texts = [
+    "\\\\boxed{" * 100_000, "{" * 1_000_000, "\\\\boxed{5} " * 10_000 + "\\\\boxed{6}", "\\\\boxed" * 100_000,
+    "\\\\boxed{" + "9" * 1_000_000 + "}", "<answer>" * 100_000, "answer is " * 100_000, "####" * 250_000,
+    "The answer is " + "$" * 1_000_000, "**" * 500_000, "\\\\(" * 300_000, "a. " * 300_000, "\\x00\\ud800" * 10_000,
+]
+boxes = [
+    "9**9**9", "9^{9^9}", "10^{100000000}", "99999999!", "3!!!", "(" * 200 + "5" + ")" * 200, "{" * 240 + "}" * 240,
+    "\\\\sqrt{" * 60 + "5" + "}" * 60, "-" * 400 + "5", "1," * 240 + "1", "\\\\pm1" * 60, "\\\\frac" * 90, "1 cm " * 90 + "!",
+    "\\\\text{" * 60 + "}" * 60, "1" + "\\\\text{ a}" * 50 + "!", "a and " * 80, "x+" * 200 + "x", "5\\x00", "1/0",
+]
+texts += ["\\\\boxed{" + box + "}" for box in boxes]
+for gold in ("5", "x^2+1", "1, 2"):
+    assert accuracy_reward(texts, [gold] * len(texts)) == [0.0] * len(texts)
+"""
+
+
+def run(code: str, seconds: float) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=seconds, check=False
+    )
+
+
+def test_hostile_completions_earn_nothing_and_take_no_time():
+    done = run(HOSTILE, seconds=60)  # a hang, not a slow machine
+    assert done.returncode == 0, done.stderr
+
+
+def test_plain_answers_need_no_helper_and_nothing_here_imports_sympy():
+    code = """
+import sys
+from mgrpo_lib import rewards
+assert rewards.accuracy_reward([r"\\boxed{5}", r"\\boxed{7b}", "none"], ["5"] * 3) == [1.0, 0.0, 0.0]
+assert rewards.helper.process is None
+assert rewards.same_answer(r"\\sqrt{12}", r"2\\sqrt{3}")
+assert rewards.helper.process is not None and not {"sympy", "math_verify"} & set(sys.modules)
+"""
+    done = run(code, seconds=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_formulas_are_compared_in_any_thread():
+    verdicts = []
+    pairs = [(rf"\sqrt{{{4 * n}}}", rf"2\sqrt{{{n}}}") for n in (101, 103, 107, 109)]
+    threads = [threading.Thread(target=lambda pair=pair: verdicts.append(same_answer(*pair))) for pair in pairs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert verdicts == [True] * 4
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """No cached verdict, no counted failure, and a helper of its own."""
+    rewards._judge.cache_clear()
+    monkeypatch.setattr(rewards, "failures", rewards.Counter())
+    monkeypatch.setattr(rewards, "helper", symbolic.Helper())
+    yield
+    rewards.helper.stop()
+    rewards._judge.cache_clear()
+
+
+def test_failures_are_counted_and_said_once(fresh, monkeypatch):
+    def broken(answer, gold):
+        raise RuntimeError("no sympy today")
+
+    monkeypatch.setattr(rewards.helper, "equal", broken)
+    with pytest.warns(UserWarning, match="no sympy today") as said:
+        assert accuracy_reward([r"\boxed{\sqrt{3}}", r"\boxed{\sqrt{5}}"], [r"\sqrt{2}"] * 2) == [0.0, 0.0]
+    assert len(said) == 1 and rewards.failures == {"RuntimeError": 2}
+
+
+def test_a_comparison_that_takes_too_long_is_stopped_and_the_next_one_works(fresh, monkeypatch):
+    assert same_answer(r"\sqrt{12}", r"2\sqrt{3}")
+    monkeypatch.setattr(symbolic, "SECONDS", 0.5)
+    with pytest.warns(UserWarning, match="TimeoutError"):
+        assert not same_answer(r"\binom{99999999}{49999999}", r"\sqrt{2}")
+    assert rewards.failures == {"TimeoutError": 1} and rewards.helper.process is None
+    monkeypatch.setattr(symbolic, "SECONDS", 30)
+    assert same_answer(r"\sqrt{20}", r"2\sqrt{5}")
+
+
+def test_a_helper_that_dies_is_a_failure_and_is_replaced(fresh):
+    assert same_answer(r"\sqrt{12}", r"2\sqrt{3}")
+    rewards.helper.process.kill()
+    with pytest.warns(UserWarning, match="gave no verdict"):
+        assert not same_answer(r"\sqrt{28}", r"2\sqrt{7}")
+    assert rewards.failures.total() == 1
+    assert same_answer(r"\sqrt{20}", r"2\sqrt{5}")
+
+
+def test_identical_pairs_are_judged_once(fresh, monkeypatch):
+    asked = []
+    monkeypatch.setattr(rewards.helper, "equal", lambda *pair: asked.append(pair) or True)
+    assert accuracy_reward([r"\boxed{\sqrt{12}}"] * 5, [r"2\sqrt{3}"] * 5) == [1.0] * 5
+    assert len(asked) == 1
+
+
+def test_math_verify_sees_every_formula_in_a_box_and_the_gold_one_first(monkeypatch):
+    import math_verify
+
+    seen, compared = [], []
+    parse, verify = math_verify.parse, math_verify.verify
+    monkeypatch.setattr(
+        math_verify, "parse", lambda text, *args, **how: seen.append((text, how)) or parse(text, *args, **how)
+    )
+    monkeypatch.setattr(
+        math_verify, "verify", lambda *pair, **how: compared.append((pair, how)) or verify(*pair, **how)
+    )
+    symbolic.parse.cache_clear()
+    assert symbolic.equal("x>2", r"(2,\infty)") and symbolic.equal("x>2", r"(2,\infty)")
+    assert [text for text, _ in seen] == [r"\boxed{x>2}", r"\boxed{(2,\infty)}"], "each is parsed once"
+    assert all(how["parsing_timeout"] is None for _, how in seen), "signal.alarm fails in threads"
+    (gold, answer), how = compared[0]
+    assert (str(gold), str(answer)) == ("Interval.open(2, oo)", "x > 2") and how["timeout_seconds"] is None
+    symbolic.parse.cache_clear()
+
+
+def test_agreement_lists_what_disagrees(tmp_path, capsys):
+    rows = [("5", r"\boxed{5}", True), ("5", r"\boxed{6}", True), ("5", "The answer is 5.", False)]
+    path = tmp_path / "rows.jsonl.gz"
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(dict(zip(("gold", "completion", "label"), row, strict=True))) + "\n" for row in rows)
+    rewards.main(str(path))
+    report = capsys.readouterr().out
+    assert "FN row 1 (all, box): '6' to '5'" in report and "FP row 2 (all, no box): '5' to '5'" in report
+    assert "overall: 1 of 3 agree (33.333%)" in report
+
+
+# labels that are wrong, by the first 12 digits of the completion's SHA-256
+WRONG_LABELS = {
+    "002ef8bc1123": "the completion states the gold word in plain text",
+    "ac003c20c795": "the completion states the gold word, in quotes",
+    "a9a34a1245cc": "the completion states the gold letter",
+    "c52ceb3f8cbf": "the boxed trigonometric sum is exactly the gold number, unsimplified",
+}
+
+
+@pytest.mark.skipif(
+    not GRADED.exists(), reason="needs the graded outputs in ../shared, which are not part of the project"
 )
-def test_hostile_completions_earn_nothing_and_take_no_time(garbage):
-    start = time.perf_counter()
-    assert accuracy_reward([garbage], answer=["5"]) == [0.0]
-    assert time.perf_counter() - start < 5, "a hang, not a slow machine"
+def test_agreement_with_graded_outputs():
+    with gzip.open(GRADED, "rt") as file:
+        rows = [json.loads(line) for line in file]
+    digest = [hashlib.sha256(row["completion"].encode()).hexdigest()[:12] for row in rows]
+    rows = [row for row, name in zip(rows, digest, strict=True) if name not in WRONG_LABELS]
+    verdicts = accuracy_reward([row["completion"] for row in rows], [row["gold"] for row in rows])
+    wrong = [(row, verdict) for row, verdict in zip(rows, verdicts, strict=True) if verdict != row["label"]]
+    assert len(wrong) <= 0.001 * len(rows)
+    assert not [row for row, verdict in wrong if verdict and "\\boxed" in row["completion"]], (
+        "a box is never read too well"
+    )
