@@ -32,8 +32,12 @@ class ModelSettings(_Settings):
     """What the base model depends on."""
 
     model: str = Field("miniature", description="'miniature', a hub id, or a folder with a model and its tokenizer")
-    base_steps: int = Field(800, ge=1, description="miniature only: optimizer steps of the base model's training")
-    base_batch_size: int = Field(48, ge=1, description="miniature only: texts a step")
+    base_steps: int = Field(
+        0,
+        ge=0,
+        description="miniature only: steps of a base model trained here; 0: the one that comes with the library",
+    )
+    base_batch_size: int = Field(64, ge=1, description="miniature only: texts a step")
     base_learning_rate: float = Field(5e-3, gt=0, description="miniature only: peak learning rate, linear decay")
 
 

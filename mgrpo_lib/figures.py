@@ -268,7 +268,7 @@ def verdicts_figure(summary: dict) -> plt.Figure:
     figure.legend(handles=handles, loc="upper center", ncols=3, bbox_to_anchor=(0.5, 0.0))
     seeds, n = len(summary["params"]["seeds"]), summary["rows"][0]["n"]
     figure.supxlabel(
-        f"percentage points, 95% intervals over {seeds} seeds and {n} problems. Profile {summary['profile']}",
+        f"percentage points, 95% intervals; seeds: {seeds}, problems: {n}. Profile {summary['profile']}",
         fontsize=9,
     )
     figure.tight_layout()
@@ -332,6 +332,7 @@ def budgets_figure(summary: dict) -> plt.Figure:
         axis.set_title(benchmark, fontsize=10)
         axis.set_ylim(0, 102)
         axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(lambda tokens, _: f"{tokens:.0f}")
     axes[0, 0].set_ylabel("right answers, %")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper center", ncols=min(4, len(labels)), bbox_to_anchor=(0.5, 0.0))

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mgrpo_lib import miniature
 from mgrpo_lib.benchmarks import SETS, identity
 from mgrpo_lib.config import ROOT, Config, EvalSettings, ModelSettings, TrainSettings
 
@@ -80,7 +81,9 @@ def key_of(*parts: Any) -> str:
 
 
 def base_key(cfg: Config) -> str:
-    return key_of("base", cfg.settings(ModelSettings), TRAINING_CODE)
+    shipped = cfg.model == "miniature" and cfg.base_steps == 0
+    weights = hashlib.sha256((miniature.SHIPPED / "model.safetensors").read_bytes()).hexdigest() if shipped else None
+    return key_of("base", cfg.settings(ModelSettings), weights, TRAINING_CODE)
 
 
 def contents(cfg: Config, split: str, names: list[str]) -> dict[str, str]:

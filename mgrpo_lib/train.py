@@ -95,7 +95,7 @@ NUMERICAL = [
 
 
 def train_base(cfg: Config) -> dict:
-    """Trains and stores the miniature's base model; for any other model there is nothing to train.
+    """Stores the miniature's base model, trained here or as it comes with the library; any other model stays where it is.
 
     Returns:
         The manifest of the base model: key, number of parameters, seconds.
@@ -108,7 +108,12 @@ def train_base(cfg: Config) -> dict:
     start, losses = time.monotonic(), []
     partial = _fresh(cfg)
     limit_threads(cfg)
-    if cfg.model == MINIATURE:
+    if cfg.model != MINIATURE:
+        model, tokenizer = load_base(cfg.model, on_cpu(cfg)).eval(), load_tokenizer(cfg.model)
+    elif cfg.base_steps == 0:
+        model, tokenizer = miniature.shipped_base(PHRASES)
+        losses = read_json(miniature.SHIPPED / "made.json")["losses"]
+    else:
         progress = Progress(cfg.results / "progress" / "base.json", cfg.base_steps)
 
         def on_step(step: int, steps: int, loss: float) -> None:
@@ -118,10 +123,9 @@ def train_base(cfg: Config) -> dict:
         model, tokenizer = miniature.train_base(
             cfg.base_steps, cfg.base_batch_size, cfg.base_learning_rate, PHRASES, on_step=on_step
         )
+    if cfg.model == MINIATURE:
         model.save_pretrained(partial / "model")
         tokenizer.save_pretrained(partial / "model")
-    else:
-        model, tokenizer = load_base(cfg.model, on_cpu(cfg)).eval(), load_tokenizer(cfg.model)
     seconds = round(time.monotonic() - start, 1)
     done = {
         "key": key,

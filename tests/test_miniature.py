@@ -4,11 +4,15 @@ import random
 import re
 
 import pytest
+import torch
 
 from mgrpo_lib import data, datacard, miniature
 from mgrpo_lib.config import load_config
+from mgrpo_lib.data import validation_problems
+from mgrpo_lib.evaluate import Examinee, two_attempts
 from mgrpo_lib.prompts import PHRASES, guidance
 from mgrpo_lib.rewards import extract_answer
+from mgrpo_lib.train import train_base
 
 
 @pytest.mark.parametrize("name", miniature.SETS)
@@ -104,3 +108,22 @@ def test_base_text_covers_what_the_module_says():
     assert len(blanks) / len(texts) == pytest.approx(0.4, abs=0.03)
     mends = [completion for _, completion in blanks if re.match(r"<think>\?=\d[+-]", completion)]
     assert mends and all(completion.split("</think>")[0].endswith("=0") for completion in mends)
+
+
+def test_the_base_model_that_comes_with_the_library_is_what_the_experiment_needs(tmp_path):
+    """Greedily it is wrong on many chains and repeats its guesses at blanks; sampled, it mends some of them."""
+    cfg = load_config("cpu", arm="base", output_root=str(tmp_path))
+    train_base(cfg)
+    examinee, problems = Examinee.load(cfg), validation_problems(cfg)
+    blank = [i for i, problem in enumerate(problems) if "?" in problem["question"]]
+    chains = [i for i in range(len(problems)) if i not in blank]
+    records = two_attempts(examinee, problems)
+    assert 0.25 <= sum(records[i]["correct_1"] for i in chains) / len(chains) <= 0.60
+    assert sum(records[i]["answer_1"] == records[i]["answer_2"] for i in blank) / len(blank) >= 0.9
+    torch.manual_seed(0)
+    prompts = examinee.questions(problems)
+    first = examinee.attempt(prompts, temperature=1.0)
+    second = examinee.attempt(examinee.corrections(prompts, first), temperature=1.0)
+    marks = [examinee.mark(problems, completions) for completions in (first, second)]
+    wrong = [i for i in blank if not marks[0][i]["correct"]]
+    assert 0.10 <= sum(marks[1][i]["correct"] for i in wrong) / len(wrong) <= 0.50

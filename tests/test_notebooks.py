@@ -70,6 +70,14 @@ def test_parameters_cell(path):
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_no_import_bears_the_name_of_a_setting(path):
+    """A value injected for the setting would take the place of the function."""
+    nodes = [node for cell in code_cells(path) for node in ast.walk(ast.parse(source(cell)))]
+    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not {alias.asname or alias.name for node in imports for alias in node.names} & set(Config.model_fields)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_prose_teaches(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     prose = [source(cell) for cell in cells if cell["cell_type"] == "markdown"]
