@@ -5,15 +5,16 @@ SEEDS ?=
 PARAMS ?=
 PYTHON ?=
 WORKERS ?=
+REPO ?=
 RUN = .venv/bin/python -m mgrpo_lib
 OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(PARAMS),--params "$(PARAMS)")
 STAMP = .venv/.ready
 
 .DELETE_ON_ERROR:
-.PHONY: help setup reproduce test lint format figures lab lock clean
+.PHONY: help setup reproduce test test-colab lint format figures badges lab lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo "PROFILE=$(PROFILE)  OUT=folder for results/ and figures/  SEEDS=0,1,2  PARAMS='name=value name=value'  PYTHON=python3.12"
 
 setup: $(STAMP)  ## .venv with the locked packages and the library (done once; the others call it)
@@ -28,6 +29,9 @@ reproduce: $(STAMP)  ## run what is missing of the experiment and print its tabl
 test: $(STAMP)  ## all tests: units, invariants against TRL, notebooks, the whole chain in small
 	@.venv/bin/python -m pytest
 
+test-colab: $(STAMP)  ## set-up cell and notebooks in fresh environments like Colab's (minutes; 8 GB for a while)
+	@.venv/bin/python tests/colab_real.py
+
 lint: $(STAMP)  ## ruff on library, tests and notebooks
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
@@ -38,6 +42,9 @@ format: $(STAMP)  ## let ruff format everything
 
 figures: $(STAMP)  ## redraw tables, figures and README's results from result files (seconds, no torch)
 	@$(RUN) figures $(OPTIONS)
+
+badges: $(STAMP)  ## Colab badges and set-up cells of all notebooks; REPO=owner/name says where the repository is
+	@.venv/bin/python tools/badges.py $(if $(REPO),"$(REPO)")
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	@.venv/bin/jupyter lab --notebook-dir=notebooks

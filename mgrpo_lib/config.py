@@ -17,6 +17,7 @@ from mgrpo_lib import miniature
 from mgrpo_lib.benchmarks import SETS, TRAINING_SETS
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: profiles, notebooks, and the default place of results
+DRIVE = Path("/content/drive")  # where Colab mounts Google Drive
 FILE_KINDS = (".jsonl", ".json", ".csv")  # a data set with such an ending is a file of the user's
 
 
@@ -248,6 +249,7 @@ def load_config(profile: str, **overrides: Any) -> Config:
     cfg = _name_files(cfg)
     _check_sense(cfg)
     _check_data(cfg)
+    _check_output(cfg)
     cfg._overrides = {name: value for name, value in overrides.items() if name not in ("arm", "seed")}
     return cfg
 
@@ -297,6 +299,15 @@ def _check_data(cfg: Config) -> None:
         raise ConfigError("train_problems 0 means all, and the miniature has no end; give a number")
     if cfg.test_problems == 0 and not set(cfg.benchmarks).isdisjoint(miniature.BENCHMARKS):
         raise ConfigError("test_problems 0 means all, and the miniature's sets have no end; give a number")
+
+
+def _check_output(cfg: Config) -> None:
+    """A Drive that is not mounted would be an ordinary folder of Colab's, gone with the session."""
+    if cfg.output.is_relative_to(DRIVE) and not (DRIVE / "MyDrive").is_dir():
+        raise ConfigError(
+            f"output_root {cfg.output_root!r} is on Google Drive, which is not mounted; run this first: "
+            f"from google.colab import drive; drive.mount('{DRIVE}')"
+        )
 
 
 def _check_names(values: dict[str, Any], where: str) -> None:

@@ -288,6 +288,7 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
     job.progress.unlink(missing_ok=True)
     environment = {
         **os.environ,
+        "MGRPO_HOME": str(ROOT),  # on Colab, the notebooks' set-up cells take this repository
         "MPLBACKEND": "agg",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",

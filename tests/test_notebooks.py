@@ -12,6 +12,7 @@ import pytest
 
 from mgrpo_lib.config import ROOT, Config, ConfigError, load_config
 from mgrpo_lib.runner import NOTEBOOKS, check_notebook
+from tools.badges import SETUP, repository
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 NAMES = ["00_overview", "01_data", "02_base_model", "03_grpo", "04_mgrpo", "05_benchmarks", "06_figures"]
@@ -52,9 +53,12 @@ def test_source_is_clean(path):
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_parameters_cell(path):
     cells = code_cells(path)
+    assert source(cells[0]) == SETUP.replace("REPOSITORY", repository()), "the set-up cell comes first; run make badges"
+    assert len([line for line in source(cells[0]).splitlines() if line.strip()]) <= 10
+    assert all(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(source(cells[1])).body)
     tagged = [i for i, cell in enumerate(cells) if "parameters" in cell["metadata"].get("tags", [])]
-    assert tagged == [1], "one tagged cell, right after the imports"
-    text = source(cells[1])
+    assert tagged == [2], "one tagged cell, right after the imports"
+    text = source(cells[2])
     assert text.startswith("# Parameters\n"), "from_notebook finds the cell by its first line"
     assigned = [
         node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
@@ -62,8 +66,8 @@ def test_parameters_cell(path):
     assert set(papermill.inspect_notebook(str(path))) == set(assigned), "papermill does not see a parameter"
     assert set(assigned) <= set(Config.model_fields)
     assert {"profile", "output_root"} <= set(assigned)
-    assert "from_notebook(globals())" in source(cells[2]), "the strict configuration comes next"
-    assert not any("from_notebook(globals())" in source(cell) for cell in cells[3:])
+    assert "from_notebook(globals())" in source(cells[3]), "the strict configuration comes next"
+    assert not any("from_notebook(globals())" in source(cell) for cell in cells[4:])
     values: dict = {}
     exec(text, values)  # our own source
     load_config(**{name: values[name] for name in assigned})  # the defaults are valid

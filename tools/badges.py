@@ -1,0 +1,77 @@
+"""Stamps every notebook, and README, with the repository's name on GitHub: the badge "Open in Colab" and the set-up cell.
+
+The name stands in pyproject.toml, [project.urls]. `make badges REPO=owner/name` changes it there and everywhere;
+`make badges` gives a new notebook both.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BRANCH = "main"
+PLACE = r'(?m)^Repository = "https://github\.com/([\w.-]+/[\w.-]+)"$'
+BADGE = r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)"
+SETUP = """\
+import os
+import subprocess
+import sys
+
+if "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules:  # elsewhere this cell does nothing
+    folder = os.environ.get("MGRPO_HOME", "/content/mgrpo")
+    if not os.path.exists(folder):
+        subprocess.run(["git", "clone", "--quiet", "https://github.com/REPOSITORY", folder], check=True)
+    sys.path.insert(0, os.path.join(folder, "tools"))
+    import colab
+
+    colab.set_up()"""
+
+
+def repository(root: Path = ROOT) -> str:
+    """The name, as ``owner/name``."""
+    return re.search(PLACE, (root / "pyproject.toml").read_text(encoding="utf-8")).group(1)
+
+
+def badge(name: str, notebook: str) -> str:
+    colab = "https://colab.research.google.com"
+    link = f"{colab}/github/{name}/blob/{BRANCH}/notebooks/{notebook}.ipynb"
+    return f"[![Open in Colab]({colab}/assets/colab-badge.svg)]({link})"
+
+
+def setup_cell(name: str, notebook: str) -> dict:
+    source = SETUP.replace("REPOSITORY", name).splitlines(keepends=True)
+    about = {"cell_type": "code", "execution_count": None, "id": f"{notebook[:2]}-colab", "metadata": {}}
+    return {**about, "outputs": [], "source": source}
+
+
+def stamp_notebook(path: Path, name: str) -> None:
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    title, *rest = notebook["cells"]
+    text = re.sub(BADGE + "\n\n", "", "".join(title["source"]))
+    heading, body = text.split("\n\n", 1)
+    title["source"] = f"{heading}\n\n{badge(name, path.stem)}\n\n{body}".splitlines(keepends=True)
+    setup = setup_cell(name, path.stem)
+    notebook["cells"] = [title, setup, *(cell for cell in rest if cell["id"] != setup["id"])]
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def stamp(root: Path = ROOT, name: str = "") -> str:
+    """Stamps everything; ``name`` replaces the one in pyproject.toml. Returns the name."""
+    if name:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+            raise SystemExit(f"error: {name!r} is not of the form owner/name")
+        place = root / "pyproject.toml"
+        line = f'Repository = "https://github.com/{name}"'
+        place.write_text(re.sub(PLACE, line, place.read_text(encoding="utf-8")), encoding="utf-8")
+    name = repository(root)
+    for path in sorted((root / "notebooks").glob("*.ipynb")):
+        stamp_notebook(path, name)
+    readme = root / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(re.sub(BADGE, badge(name, "00_overview"), text), encoding="utf-8")
+    return name
+
+
+if __name__ == "__main__":
+    print(f"badges and set-up cells name {stamp(name=''.join(sys.argv[1:2]))}")
