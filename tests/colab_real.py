@@ -39,7 +39,7 @@ def make_session(folder: Path, python: str, packages: list[str]) -> Path:
     """A fresh environment, and a kernel in it that takes itself for Colab's; returns its Python."""
     own = folder / "environment" / "bin" / "python"
     subprocess.run([python, "-m", "venv", folder / "environment"], check=True)
-    install = [own, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    install = [own, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     subprocess.run([*install, f"torch=={colab.pinned()['torch']}", *packages], check=True)
     startup = folder / "ipython" / "profile_default" / "startup" / "colab.py"
     startup.parent.mkdir(parents=True)
