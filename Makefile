@@ -30,7 +30,7 @@ test: $(STAMP)  ## all tests: units, invariants against TRL, notebooks, the whol
 	@.venv/bin/python -m pytest
 
 test-colab: $(STAMP)  ## set-up cell and notebooks in fresh environments like Colab's (minutes; 8 GB for a while)
-	@.venv/bin/python tests/colab_real.py
+	@.venv/bin/python tests/colab_real.py $(if $(PYTHON),--python "$(PYTHON)")
 
 lint: $(STAMP)  ## ruff on library, tests and notebooks
 	@.venv/bin/ruff check .

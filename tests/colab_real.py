@@ -52,6 +52,7 @@ def make_session(folder: Path, python: str, packages: list[str]) -> Path:
         "GIT_CONFIG_VALUE_0": f"https://github.com/{badges.repository()}",
         "IPYTHONDIR": str(folder / "ipython"),
         "MPLBACKEND": "agg",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else a warning at each start
     }
     start = [str(own), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     kernel = folder / "jupyter" / "kernels" / "colab" / "kernel.json"
@@ -79,7 +80,8 @@ def run_session(name: str, python: str) -> None:
         own = make_session(folder, python, SESSIONS[name])
         os.environ["JUPYTER_PATH"] = str(folder / "jupyter")
         before = versions(own)
-        print(f"{name}: Python {python}, torch {before['torch']}, numpy {before['numpy']}, {len(before)} packages")
+        version = subprocess.run([own, "--version"], check=True, capture_output=True, text=True).stdout.strip()
+        print(f"{name}: {version}, torch {before['torch']}, numpy {before['numpy']}, {len(before)} packages")
         for notebook, parameters in NOTEBOOKS:
             executed = folder / f"{notebook}.ipynb"
             papermill.execute_notebook(
