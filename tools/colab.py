@@ -109,7 +109,7 @@ def loaded() -> set[str]:
     """The packages of which this process has loaded a module."""
     modules = {name.partition(".")[0] for name in sys.modules}
     owners = metadata.packages_distributions()
-    return {canonicalize_name(owner) for module in modules & set(owners) for owner in owners[module]}
+    return {canonicalize_name(owner) for module in modules & set(owners) for owner in owners[module] if owner}
 
 
 def run(what: str, *command: str) -> None:
