@@ -247,8 +247,9 @@ def verdicts_figure(summary: dict) -> plt.Figure:
     _style()
     benchmarks, names = summary["params"]["benchmarks"], list(summary["verdicts"])
     figure, axes = plt.subplots(
-        1, len(names), figsize=(3.1 * len(names) + 0.9, 0.42 * len(benchmarks) + 1.9), sharey=True
+        1, len(names), figsize=(3.1 * len(names) + 0.9, 0.42 * len(benchmarks) + 1.9), sharey=True, sharex=True
     )
+    linear, shown = 5, max(abs(100 * x) for row in summary["hypotheses"] for x in row["ci"])
     for axis, name in zip(np.atleast_1d(axes), names, strict=True):
         band = 100 * SMALLEST_EFFECT
         axis.axvspan(-band, band, color="#EEEEEE", zorder=0)
@@ -263,12 +264,19 @@ def verdicts_figure(summary: dict) -> plt.Figure:
             )
         axis.set_title(f"{name}: {summary['verdicts'][name]}\n" + textwrap.fill(HYPOTHESES[name], 34), fontsize=9)
         axis.set_ylim(-0.6, len(benchmarks) - 0.2)
+        axis.set_xscale("symlog", linthresh=linear, linscale=1.1)
+        ticks = [tick for tick in (2, 5, 20, 80) if tick <= 1.2 * shown]
+        axis.set_xticks([-tick for tick in ticks] + [0, *ticks], minor=False)
+        axis.xaxis.set_major_formatter(lambda points, _: f"{points:+.0f}" if points else "0")
+        axis.tick_params(axis="x", labelsize=8)
+    low = min(100 * row["ci"][0] for row in summary["hypotheses"])
+    np.atleast_1d(axes)[0].set_xlim(min(-linear, 1.3 * low), max(linear, 1.3 * shown))
     np.atleast_1d(axes)[0].set_yticks(range(len(benchmarks)), list(reversed(benchmarks)))
     handles = [plt.Line2D([], [], color=c, marker="o", lw=2, label=v) for v, c in VERDICT_COLORS.items()]
     figure.legend(handles=handles, loc="upper center", ncols=3, bbox_to_anchor=(0.5, 0.0))
     seeds, n = len(summary["params"]["seeds"]), summary["rows"][0]["n"]
     figure.supxlabel(
-        f"percentage points, 95% intervals; seeds: {seeds}, problems: {n}. Profile {summary['profile']}",
+        f"percentage points (beyond ±{linear} on a logarithmic scale), 95% intervals; seeds: {seeds}, problems: {n}. Profile {summary['profile']}",
         fontsize=9,
     )
     figure.tight_layout()
