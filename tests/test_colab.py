@@ -59,7 +59,11 @@ def test_on_colab_missing_and_old_packages_are_pinned_round_after_round():
 def test_where_pyarrow_is_new_enough_datasets_is_brought_up_to_date():
     new = {**COLAB, "pyarrow": PINS["pyarrow"]}
     assert "datasets" in [name for names in rounds(new, LOADED) for name in names]
-    assert "datasets" in [name for names in rounds(COLAB, set()) for name in names]
+
+
+def test_a_kernel_that_has_loaded_nothing_yet_changes_no_more():
+    """Papermill's kernels share the session's packages with the one that is open in the browser."""
+    assert rounds(COLAB, set()) == rounds(COLAB, LOADED)
 
 
 @pytest.mark.parametrize("loaded", [set(), LOADED])

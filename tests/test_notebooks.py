@@ -137,4 +137,8 @@ def test_links_of_notebooks_and_readme_exist():
         for target in re.findall(r"\]\((?!https?://|#)([^)]+)\)", text) + re.findall(
             r"`((?:mgrpo_lib|profiles|tests|tools)/[\w./]+)`", text
         ):
-            assert (ROOT / target).exists(), f"{path.name} names {target}, which does not exist"
+            file, _, heading = target.partition("#")
+            assert (ROOT / file).exists(), f"{path.name} names {target}, which does not exist"
+            if heading:
+                titles = re.findall(r"(?m)^#+ (.+)$", (ROOT / file).read_text(encoding="utf-8"))
+                assert heading in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}

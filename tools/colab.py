@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 NEVER = ("torch", "torchvision", "torchaudio", "triton", "numpy")  # and the nvidia-* and cuda-* packages of torch
 NOT_HERE = ("ipykernel", "jupyterlab")  # Colab has its own
 AS_LOCKED = ("accelerate", "peft", "transformers", "trl")  # the trainer is tested with these; others may be newer
-FITS_WITH = {"datasets": "pyarrow"}  # Colab loads pyarrow at its start: where that is older, so must datasets be
+COLABS = ("matplotlib", "pandas", "pyarrow")  # its kernel has loaded them before the first cell runs
+FITS_WITH = {"datasets": "pyarrow"}  # where the one that stays is older than the lock's, so must this be
 REFUSED = {"torchao": "0.16"}  # where an older one is installed, peft makes no LoRA; nothing here uses it
 IMPORTS = "import mgrpo_lib.train, mgrpo_lib.controls, mgrpo_lib.datacard, mgrpo_lib.figures"
 
@@ -58,7 +59,7 @@ def kept(installed: dict[str, str], loaded: Iterable[str], pins: dict[str, str])
     Args:
         loaded: packages that the kernel has loaded.
     """
-    stay = {name for name in installed if never(name)} | set(loaded)
+    stay = {name for name in installed if never(name) or name in COLABS} | set(loaded)
     for name, other in FITS_WITH.items():
         if other in stay and name in installed and Version(installed[other]) < Version(pins[other]):
             stay.add(name)
