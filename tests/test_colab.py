@@ -106,6 +106,15 @@ def test_a_failed_command_shows_its_end():
         colab.run("trying", "-c", "raise SystemExit('gone wrong')")
 
 
+def test_the_gpu_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert colab.gpu() == "no GPU"
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text("#!/bin/sh\necho 'Tesla T4, 15360 MiB'\n")
+    fake.chmod(0o755)
+    assert colab.gpu() == "Tesla T4, 15360 MiB"
+
+
 def test_outside_of_colab_the_cell_is_silent_and_changes_nothing(tmp_path):
     """Not even a path that could not be cloned to, or a broken tool, would be noticed."""
     cell = badges.SETUP.replace("REPOSITORY", "no/such") + "\nassert 'colab' not in sys.modules"
