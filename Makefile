@@ -11,7 +11,7 @@ OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--see
 STAMP = .venv/.ready
 
 .DELETE_ON_ERROR:
-.PHONY: help setup reproduce test test-colab lint format figures badges lab lock clean
+.PHONY: help setup reproduce plan test test-colab lint format figures badges lab lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ $(STAMP): requirements.lock pyproject.toml tools/setup.sh
 
 reproduce: $(STAMP)  ## run what is missing of the experiment and print its table
 	@$(RUN) reproduce $(OPTIONS) $(if $(WORKERS),--workers $(WORKERS))
+
+plan: $(STAMP)  ## what a profile would take on GPUs: parameters, memory, tokens, disk, hours (seconds, no download)
+	@$(RUN) plan $(OPTIONS)
 
 test: $(STAMP)  ## all tests: units, invariants against TRL, notebooks, the whole chain in small
 	@.venv/bin/python -m pytest

@@ -1,4 +1,4 @@
-"""`python -m mgrpo_lib reproduce | figures`: the chain, and its tables and figures, from the command line."""
+"""`python -m mgrpo_lib reproduce | figures | plan`: the chain, its tables and figures, and what it would take on GPUs."""
 
 import argparse
 import sys
@@ -11,8 +11,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m mgrpo_lib", description=__doc__)
     parser.add_argument(
         "command",
-        choices=["reproduce", "figures"],
-        help="run what is missing of an experiment, or redraw its tables and figures",
+        choices=["reproduce", "figures", "plan"],
+        help="run what is missing of an experiment, redraw its tables and figures, or estimate its memory, tokens and hours",
     )
     parser.add_argument("--profile", default="auto", help="a file in profiles/; auto: by hardware")
     parser.add_argument("--out", default="", help="folder of results/ and figures/; default: the repository")
@@ -25,7 +25,13 @@ def main() -> int:
         settings = parse_assignments(arguments.params)
         if arguments.command == "reproduce":
             return reproduce(arguments.profile, settings, workers=arguments.workers, **where)
-        return redraw(configuration(arguments.profile, settings, **where))
+        cfg = configuration(arguments.profile, settings, **where)
+        if arguments.command == "figures":
+            return redraw(cfg)
+        from mgrpo_lib.plan import report  # counts parameters, with torch
+
+        print(report(cfg))
+        return 0
     except (ConfigError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

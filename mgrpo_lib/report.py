@@ -280,9 +280,15 @@ def correction_sentence(summary: dict) -> str:
     """On which benchmarks self-correction is shown, and what speaks against it on the others."""
     shown = [benchmark for benchmark, controls in summary["not_beaten"].items() if not controls]
     text = f"**Self-correction is shown on {', '.join(shown)}.**" if shown else "**Self-correction is shown nowhere.**"
+    reasons: dict[tuple[str, ...], list[str]] = {}
     for benchmark, not_beaten in summary["not_beaten"].items():
+        reasons.setdefault(tuple(not_beaten), []).append(benchmark)
+    for not_beaten, benchmarks in reasons.items():
         if not_beaten:
-            text += f" On {benchmark} it is not: not better than {', '.join(evidence.CONTROLS[c] for c in not_beaten)}."
+            names = "; ".join(evidence.CONTROLS[control] for control in not_beaten)
+            text += (
+                f" On {', '.join(benchmarks)} it is not: MGRPO is not shown to be better than this control: {names}."
+            )
     return text
 
 

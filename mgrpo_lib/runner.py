@@ -21,6 +21,7 @@ from mgrpo_lib.config import ROOT, Config, ConfigError, load_config, parse_seeds
 from mgrpo_lib.progress import clock
 
 NOTEBOOKS = ROOT / "notebooks"
+GPU_PROFILES = {"t4": 14.5, "a100": 39.0, "paper": 79.0}  # GiB that each needs at least
 CHOSEN_ELSEWHERE = {"profile": "PROFILE=", "arm": "the profile's arms", "seed": "SEEDS=", "output_root": "OUT="}
 
 
@@ -77,12 +78,67 @@ class Job:
 
 
 def hardware_profile() -> str:
-    """The profile of this machine. Only the miniature's profiles exist so far, so it is ``cpu`` everywhere."""
+    """The profile of ``auto``: ``cpu`` everywhere, since nobody should start hours of work on a GPU unasked."""
     return "cpu"
 
 
-def default_workers() -> int:
-    """Notebooks at a time: one for each core that this process may use, and 2 GB of memory for each."""
+def gpus() -> list[tuple[str, float]]:
+    """Name and memory (GiB) of each CUDA GPU, as nvidia-smi says; none where that is not installed or fails."""
+    call = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        text = subprocess.run(call, capture_output=True, text=True, timeout=30, check=True).stdout
+        found = [line.rsplit(",", 1) for line in text.splitlines() if line.strip()]
+        return [(name.strip(), float(mib) / 1024) for name, mib in found]
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return []
+
+
+def gpu_hint() -> str:
+    """The largest profile that this machine's GPU was planned for, in a line; empty without such a GPU."""
+    name, memory = max(gpus(), key=lambda gpu: gpu[1], default=("", 0.0))
+    allowed = [profile for profile, least in GPU_PROFILES.items() if memory >= least]
+    if not allowed:
+        return ""
+    return (
+        f"note: profile auto is cpu; {name} ({memory:.0f} GiB) would allow PROFILE={allowed[-1]}, which takes hours: see "
+        f"make plan PROFILE={allowed[-1]}"
+    )
+
+
+def check_memory(cfg: Config) -> None:
+    """Refuses an experiment that cannot fit into this machine's smallest GPU, and warns of one that may not.
+
+    Raises:
+        ConfigError: with what to cut.
+    """
+    found = [] if cfg.model == "miniature" else gpus()
+    if not found:
+        return
+    from mgrpo_lib.plan import fits  # counts parameters, with torch
+
+    name, memory = min(found, key=lambda gpu: gpu[1])
+    try:
+        certain, likely = fits(cfg, memory, reserve=False), fits(cfg, memory)
+    except (ValueError, KeyError, AttributeError) as error:  # a model whose sizes cannot be told
+        print(f"note: memory is not planned: {error}", flush=True)
+        return
+    if certain:
+        raise ConfigError(
+            f"profile {cfg.profile} on {name} ({memory:.1f} GiB) {certain}; see make plan PROFILE={cfg.profile}"
+        )
+    if likely:
+        print(
+            f"note: memory may be short on {name} ({memory:.1f} GiB); if it is: {likely.removeprefix('does not fit: ')}",
+            flush=True,
+        )
+
+
+def default_workers(cfg: Config) -> int:
+    """Notebooks at a time: one for each core that this process may use, and 2 GB of memory for each. On a GPU one, which
+    takes it whole.
+    """
+    if cfg.model != "miniature" and gpus():
+        return 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return max(1, min(len(os.sched_getaffinity(0)), int(memory // 2)))
 
@@ -162,9 +218,12 @@ def reproduce(
         0, or 1 if a notebook failed; what was finished before stays, and the same call goes on from there.
 
     Raises:
-        ConfigError: a setting that cannot be used; nothing has been started then.
+        ConfigError: a setting that cannot be used, or an experiment that cannot fit into the GPU; nothing has been started
+            then.
     """
     cfg = configuration(profile, settings, seeds, out)
+    if profile == "auto" and (hint := gpu_hint()):
+        print(hint, flush=True)
     for name in settings:
         if arms := [arm for arm, changes in cfg.arms.items() if name in changes]:
             print(f"note: {name}={settings[name]} also replaces what the profile says of {', '.join(arms)}", flush=True)
@@ -180,7 +239,8 @@ def reproduce(
     )
     _note_other_versions([job for job in jobs if job not in pending])
     if pending:
-        workers, start = workers or default_workers(), time.monotonic()
+        check_memory(cfg)
+        workers, start = workers or default_workers(cfg), time.monotonic()
         seconds = _run(pending, workers)
         if seconds is None:
             return 1

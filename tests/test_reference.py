@@ -106,17 +106,20 @@ def test_the_variants_differ_from_mgrpo_in_what_they_name_alone():
     assert VARIANTS.benchmarks == CFG.benchmarks and VARIANTS.test_problems == CFG.test_problems
 
 
-def test_what_readme_says_of_three_layers_is_what_the_files_say():
-    """It has about a third fewer steps than the others at the same tokens, and is the arm that falls behind."""
+def test_what_readme_says_of_the_variants_is_what_the_files_say():
+    """Three layers have over a quarter fewer steps and fall behind on every set of chains, alone; GRPO with more steps is the
+    better one of the two that match MGRPO's tokens.
+    """
     summary = summary_of(VARIANTS)
     steps = {
         arm: sum(summary["runs"][f"{arm}-seed{seed}"]["steps"] for seed in VARIANTS.seeds) for arm in VARIANTS.arms
     }
-    assert 0.6 <= steps["layers_3"] / steps["mgrpo"] <= 0.72
-    behind = {
-        row["arm"]
-        for row in summary["contrasts"]
-        if row["against"] == "grpo_matched" and row["benchmark"] == "chains_times" and row["ci"][1] < 0
-    }
-    assert behind == {"layers_3"}
-    assert len(VARIANTS.arms) * len(VARIANTS.seeds) == 21 and len(CFG.arms) * len(CFG.seeds) == 15
+    assert 0.65 <= steps["layers_3"] / steps["mgrpo"] <= 0.75
+    found = {(r["arm"], r["against"], r["benchmark"], r["attempt"]): r for r in summary["contrasts"]}
+    chains = [benchmark for benchmark in VARIANTS.benchmarks if benchmark != "blanks"]
+    for arm in set(VARIANTS.arms) - {"grpo_matched"}:
+        behind = [found[arm, "grpo_matched", b, k]["difference"] < -0.10 for b in chains for k in (1, 2)]
+        assert all(behind) if arm == "layers_3" else not any(behind), arm
+    for other in ("grpo_matched", "mgrpo"):
+        assert found["grpo_more_steps", other, "chains", 1]["ci"][0] > 0
+    assert len(VARIANTS.arms) * len(VARIANTS.seeds) == 24 and len(CFG.arms) * len(CFG.seeds) == 15

@@ -1,7 +1,6 @@
 """An interrupted training goes on from its last checkpoint, and ends as the uninterrupted one does, bit for bit."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,22 +12,12 @@ from safetensors.torch import load_file
 
 from mgrpo_lib import store
 from mgrpo_lib.config import ROOT, load_config
-from mgrpo_lib.train import _last_checkpoint, train, train_base
+from mgrpo_lib.train import _last_checkpoint, train
 
-SETTINGS = {"max_steps": 8, "checkpoint_steps": 2}
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A folder with the base model of profile smoke."""
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("base")
-    train_base(load_config("smoke", arm="base", output_root=str(folder)))
-    return folder
+SETTINGS = {"base_steps": 0, "max_steps": 8, "checkpoint_steps": 2}
 
 
-def config(base, folder, arm, **changes):
-    shutil.copytree(base / "results", folder / "results", dirs_exist_ok=True)
+def config(folder, arm, **changes):
     return load_config("smoke", arm=arm, seed=0, output_root=str(folder), **{**SETTINGS, **changes})
 
 
@@ -58,10 +47,10 @@ def what_it_left(cfg):
 
 
 @pytest.mark.parametrize("arm", ["mgrpo", "mgrpo_nf4"])
-def test_killed_in_training_it_ends_as_if_it_had_not_been(arm, base, tmp_path):
-    whole = config(base, tmp_path / "whole", arm)
+def test_killed_in_training_it_ends_as_if_it_had_not_been(arm, tmp_path):
+    whole = config(tmp_path / "whole", arm)
     train(whole)
-    cfg = config(base, tmp_path / "killed", arm)
+    cfg = config(tmp_path / "killed", arm)
     process = start(cfg)
     while not (partial(cfg) / "trainer" / "checkpoint-4" / "trainer_state.json").exists():
         assert process.poll() is None, process.stdout.read()
@@ -77,10 +66,10 @@ def test_killed_in_training_it_ends_as_if_it_had_not_been(arm, base, tmp_path):
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-def test_an_interruption_says_what_is_kept_and_a_second_call_uses_it(base, tmp_path, monkeypatch, capsys):
+def test_an_interruption_says_what_is_kept_and_a_second_call_uses_it(tmp_path, monkeypatch, capsys):
     from mgrpo_lib import trainer
 
-    cfg, original = config(base, tmp_path, "grpo"), trainer.MGRPOTrainer._compute_loss
+    cfg, original = config(tmp_path, "grpo"), trainer.MGRPOTrainer._compute_loss
     losses = []
 
     def interrupted(self, model, inputs):
@@ -94,7 +83,7 @@ def test_an_interruption_says_what_is_kept_and_a_second_call_uses_it(base, tmp_p
         train(cfg)
     assert "grpo-seed0 stopped; the same call goes on from checkpoint-4" in capsys.readouterr().out
     monkeypatch.setattr(trainer.MGRPOTrainer, "_compute_loss", original)
-    other = config(base, tmp_path, "grpo", learning_rate=1e-4)
+    other = config(tmp_path, "grpo", learning_rate=1e-4)
     assert train(other)["steps"] == 8 and "goes on" not in capsys.readouterr().out, (
         "another run's checkpoint is foreign"
     )
@@ -110,10 +99,10 @@ def test_a_torn_checkpoint_is_set_aside(tmp_path, capsys):
     assert (tmp_path / "torn-checkpoint-10").exists() and _last_checkpoint(tmp_path / "nowhere") is None
 
 
-def test_stopped_after_the_last_step_nothing_is_trained_again(base, tmp_path, monkeypatch):
+def test_stopped_after_the_last_step_nothing_is_trained_again(tmp_path, monkeypatch):
     from mgrpo_lib import train as module
 
-    cfg, settle = config(base, tmp_path, "grpo"), module._settle
+    cfg, settle = config(tmp_path, "grpo"), module._settle
     monkeypatch.setattr(module, "_settle", lambda partial, final: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train(cfg)
