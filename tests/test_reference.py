@@ -89,6 +89,15 @@ def test_every_arm_learnt_and_left_headroom(summary):
     assert all(rows[arm, benchmark]["acc_t1"] < 1 for arm in CFG.arms for benchmark in chains)
 
 
+def test_where_readme_says_it_stands_is_what_the_files_say(summary):
+    """Corrections are learnt on the positive control alone, and no first attempt is better."""
+    supported = {
+        (row["hypothesis"], row["benchmark"]) for row in summary["hypotheses"] if row["verdict"] == "supported"
+    }
+    assert supported == {("H2", "blanks"), ("H3", "blanks")}
+    assert [benchmark for benchmark, controls in summary["not_beaten"].items() if not controls] == ["blanks"]
+
+
 def test_every_matched_arm_generated_as_many_tokens(cfg):
     runs = summary_of(cfg)["runs"]
     for seed in cfg.seeds:
