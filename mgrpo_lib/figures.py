@@ -16,7 +16,13 @@ from mgrpo_lib.evidence import CONTROLS, HYPOTHESES, SMALLEST_EFFECT
 from mgrpo_lib.report import load_run, name_of, ordered_arms
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart
-COLORS = {"base": "#999999", "grpo": "#56B4E9", "grpo_matched": "#0072B2", "mgrpo": "#D55E00"}
+COLORS = {
+    "base": "#999999",
+    "grpo": "#56B4E9",
+    "grpo_matched": "#0072B2",
+    "mgrpo": "#D55E00",
+    "grpo_more_steps": "#00335C",
+}
 OTHER_COLORS = ["#009E73", "#CC79A7", "#E69F00", "#7A5195", "#8C6D1F"]
 
 
