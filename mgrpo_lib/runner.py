@@ -349,7 +349,7 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
     environment = {
         **os.environ,
         "MGRPO_HOME": str(ROOT),  # on Colab, the notebooks' set-up cells take this repository
-        "MPLBACKEND": "agg",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # executed copies show their figures
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",  # bars flood executed notebooks

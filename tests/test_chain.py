@@ -116,7 +116,9 @@ def test_executed_copies_tables_and_figures_are_there(out, cfg):
     results, figures = out / "results" / "smoke", out / "figures" / "smoke"
     for job in plan(cfg, {}):
         assert job.output.exists(), job.name
-        assert "output_type" in job.output.read_text() and '"error"' not in job.output.read_text()
+        text = job.output.read_text()
+        assert "output_type" in text and '"error"' not in text
+        assert ("image/png" in text) == (job.notebook not in ("01_data", "05_benchmarks")), "figures show in the copies"
     for name in report.TABLES:
         assert (results / f"{name}.md").read_text().startswith("| ") and (results / f"{name}.csv").exists()
     drawn = ("method", "learning_curves", "collapse", "attempts", "transitions", "contrasts")
