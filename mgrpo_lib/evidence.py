@@ -44,8 +44,10 @@ FAMILIES = [("no_draft",), ("other_draft",), ("resample",), ("untrained, GRPO", 
 
 # ---------------------------------------------------------------------------------------------- verdicts
 def hypotheses(records: Records) -> list[dict[str, Any]]:
-    """Every hypothesis on every benchmark: quantity, interval, adjusted p, verdict; empty without the two arms."""
-    if not {METHOD, BASELINE} <= set(records.cfg.arms):
+    """Every hypothesis on every benchmark: quantity, interval, adjusted p, verdict; empty where the profile does not name
+    both arms as `control_arms`, and so is exploratory.
+    """
+    if not {METHOD, BASELINE} <= set(records.cfg.control_arms):
         return []
 
     def right(arm: str, benchmark: str, attempt: int) -> np.ndarray:

@@ -95,7 +95,7 @@ def learning_curves(cfg: Config, window: int = 15) -> plt.Figure:
 
 def collapse_curves(cfg: Config, window: int = 15) -> plt.Figure:
     """What corrections do in training: copies, changed answers, edit distance, mended and broken drafts, against sampled
-    tokens. Mean over the seeds, smoothed over `window` steps, a line for each arm.
+    tokens, smoothed over `window` steps: for each arm the mean over the seeds, in a band from the lowest to the highest.
     """
     _style()
     shown = {
@@ -109,11 +109,15 @@ def collapse_curves(cfg: Config, window: int = 15) -> plt.Figure:
     for arm in (arm for arm in cfg.arms if cfg.of_arm(arm).num_layers > 1):
         runs = [store.read_jsonl(cfg.of_arm(arm, seed).run_folder / "metrics.jsonl") for seed in cfg.seeds]
         tables = [pd.DataFrame(run).set_index("step") for run in runs]
-        mean = pd.concat(tables).groupby(level=0).mean(numeric_only=True)
+        tokens, color = (
+            pd.concat([t["generated_tokens"] for t in tables], axis=1).mean(axis=1) / 1e3,
+            color_of(arm, list(cfg.arms)),
+        )
         for axis, name in zip(axes, shown, strict=True):
-            smooth = mean[f"layer2/{name}"].dropna().rolling(window, min_periods=1, center=True).mean()
-            tokens = mean.loc[smooth.index, "generated_tokens"] / 1e3
-            axis.plot(tokens, 100 * smooth, color=color_of(arm, list(cfg.arms)), lw=1.5, label=name_of(arm))
+            seeds = pd.concat([table[f"layer2/{name}"] for table in tables], axis=1).dropna(how="all")
+            smooth, x = 100 * seeds.rolling(window, min_periods=1, center=True).mean(), tokens[seeds.index]
+            axis.plot(x, smooth.mean(axis=1), color=color, lw=1.5, label=name_of(arm))
+            axis.fill_between(x, smooth.min(axis=1), smooth.max(axis=1), color=color, alpha=0.12, lw=0)
     for axis, title in zip(axes, shown.values(), strict=True):
         axis.set_title(title, fontsize=10)
         axis.set_ylim(bottom=0)
@@ -121,7 +125,11 @@ def collapse_curves(cfg: Config, window: int = 15) -> plt.Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper center", ncols=min(4, len(labels)), bbox_to_anchor=(0.5, 0.0))
     figure.supxlabel("generated tokens, all layers (thousands)", fontsize=9)
-    figure.suptitle(f"Does the second layer collapse into copying? Profile {cfg.profile}", y=1.0, fontsize=10.5)
+    figure.suptitle(
+        f"Does the second layer collapse into copying? Mean and range of the seeds. Profile {cfg.profile}",
+        y=1.0,
+        fontsize=10.5,
+    )
     figure.tight_layout()
     return figure
 
@@ -290,7 +298,7 @@ def verdicts_figure(summary: dict) -> plt.Figure:
 
 
 def controls_figure(summary: dict) -> plt.Figure:
-    """MGRPO's second attempts and every control, right answers in percent."""
+    """MGRPO's second attempts and every control, right answers in percent; around a control the interval of its distance."""
     _style()
     benchmarks = summary["params"]["benchmarks"]
     rows = {(row["control"], row["benchmark"]): row for row in summary["controls"]}
@@ -303,6 +311,7 @@ def controls_figure(summary: dict) -> plt.Figure:
             row, y = rows[control, benchmark], len(shown) - 1 - i
             better = row["verdict"] == "supported"
             axis.plot([100 * row["control_accuracy"], 100 * row["mgrpo"]], [y, y], color="#BBBBBB", lw=1.5, zorder=1)
+            axis.plot([100 * (row["mgrpo"] - x) for x in row["ci"]], [y, y], color="#555555", lw=2.5, zorder=2)
             axis.plot(
                 100 * row["control_accuracy"], y, "s", ms=6, color="#555555", mfc="#555555" if better else "white"
             )
@@ -318,7 +327,11 @@ def controls_figure(summary: dict) -> plt.Figure:
     ]
     figure.legend(handles=handles, loc="upper center", ncols=3, bbox_to_anchor=(0.5, 0.0))
     figure.supxlabel("right answers, %", fontsize=9)
-    figure.suptitle(f"Is it self-correction? Profile {summary['profile']}", y=1.0, fontsize=10.5)
+    figure.suptitle(
+        f"Is it self-correction? Around a control: 95% interval of its distance from MGRPO. Profile {summary['profile']}",
+        y=1.0,
+        fontsize=10.5,
+    )
     figure.tight_layout()
     return figure
 
@@ -424,6 +437,9 @@ def draw_all(cfg: Config) -> list[Path]:
     }
     drawn = {"hypotheses": verdicts_figure, "controls": controls_figure, "budgets": budgets_figure}
     figures |= {name: draw(summary) for name, draw in drawn.items() if summary[name]}
+    for name in drawn.keys() - figures.keys():  # none is left of an experiment with other arms or controls
+        for kind in ("svg", "png"):
+            (cfg.figures / f"{name}.{kind}").unlink(missing_ok=True)
     paths = [save(figure, cfg.figures, name) for name, figure in figures.items()]
     for figure in figures.values():
         plt.close(figure)

@@ -100,9 +100,13 @@ def summarise(cfg: Config) -> dict[str, Any]:
         "robustness": evidence.robustness(records),
         "runs": {name: {field: run.get(field) for field in shown} for name, run in runs.items()},
     }
-    for name, table in tables(summary).items():
-        store.write_text(cfg.results / f"{name}.md", markdown(table))
-        store.write_text(cfg.results / f"{name}.csv", table.to_csv(index=False))
+    found = tables(summary)
+    for name in TABLES:
+        for suffix in ("md", "csv"):  # none is left of an experiment with other arms or controls
+            (cfg.results / f"{name}.{suffix}").unlink(missing_ok=True)
+        if name in found:
+            store.write_text(cfg.results / f"{name}.md", markdown(found[name]))
+            store.write_text(cfg.results / f"{name}.csv", found[name].to_csv(index=False))
     store.write_json(cfg.results / "summary.json", summary)
     return summary
 

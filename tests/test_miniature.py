@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mgrpo_lib import data, datacard, miniature
-from mgrpo_lib.config import load_config
+from mgrpo_lib.config import ROOT, load_config
 from mgrpo_lib.data import validation_problems
 from mgrpo_lib.evaluate import Examinee, two_attempts
 from mgrpo_lib.prompts import PHRASES, guidance
@@ -126,4 +126,10 @@ def test_the_base_model_that_comes_with_the_library_is_what_the_experiment_needs
     second = examinee.attempt(examinee.corrections(prompts, first), temperature=1.0)
     marks = [examinee.mark(problems, completions) for completions in (first, second)]
     wrong = [i for i in blank if not marks[0][i]["correct"]]
-    assert 0.10 <= sum(marks[1][i]["correct"] for i in wrong) / len(wrong) <= 0.50
+    mended = sum(marks[1][i]["correct"] for i in wrong) / len(wrong)
+    assert 0.10 <= mended <= 0.50
+    plan = " ".join((ROOT / "ANALYSIS.md").read_text(encoding="utf-8").split())
+    right, found = re.search(r"right on (\d+)% of the chains.* wrong guesses (\d+)% were mended", plan).groups()
+    first_right = sum(records[i]["correct_1"] for i in chains) / len(chains)
+    assert first_right == pytest.approx(int(right) / 100, abs=0.02), "what ANALYSIS.md says of it"
+    assert mended == pytest.approx(int(found) / 100, abs=0.06), "with other random numbers"

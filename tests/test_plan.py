@@ -1,6 +1,7 @@
 """The plan of a profile on GPUs: counted against real models, and its advice followed."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -163,7 +164,13 @@ def test_profiles_fit_what_they_were_planned_for(profile, gpu, limit):
     assert not plan.fits(cfg, gpu.memory)
     assert limit is None or sum(plan.hours(cfg, gpu).values()) <= limit
     assert "too long" not in plan.report(cfg)
-    assert "max_steps" in (ROOT / "profiles" / f"{profile}.yaml").read_text()
+    header = " ".join((ROOT / "profiles" / f"{profile}.yaml").read_text().split("model:")[0].replace("#", " ").split())
+    memory, hours = re.search(r"at most ([\d.]+) GiB .*? ([\d.]+) hours", header).groups()
+    runs = [cfg.of_arm(arm) for arm in cfg.arms]
+    phases = {"training": runs, "sampling": runs, "evaluation": [cfg, *runs]}
+    peak = max(plan.peak(which, phase, {}) for phase, which in phases.items())
+    assert float(memory) == pytest.approx(peak, abs=0.1), "what the profile says it was planned for"
+    assert float(hours) == pytest.approx(sum(plan.hours(cfg, gpu).values()), rel=0.02)
 
 
 def test_the_command_prints_it_and_its_assumptions():
