@@ -277,8 +277,8 @@ def identity(name: str, split: str, from_hub: bool) -> str:
 
 
 def in_schema(rows: Iterable[dict], name: str, source: str) -> list[dict]:
-    """Rows of ``question, answer`` and perhaps ``id`` in the schema: text without white space around it, and ids that no
-    other row of an experiment has. They begin with the set's name; a row without an own id is named after its question,
+    """Rows of ``question, answer`` and perhaps ``id, solution`` in the schema: text without white space around it, and ids
+    that no other row of an experiment has. They begin with the set's name; a row without an own id is named after its question,
     wherever it stands, and an id that comes again gets a number.
     """
     rows = [{key: str(value).strip() for key, value in row.items()} for row in rows]
@@ -287,7 +287,7 @@ def in_schema(rows: Iterable[dict], name: str, source: str) -> list[dict]:
         own = f"{name}-{row.get('id') or _sha256(row['question'].encode())[:10]}"
         seen[own] += 1
         row |= {"id": own if seen[own] == 1 else f"{own}#{seen[own]}", "source": source}
-    return [{key: row[key] for key in SCHEMA} for row in rows]
+    return [{key: row[key] for key in (*SCHEMA, "solution") if key in row} for row in rows]
 
 
 def _rows(name: str, split: str, data_dir: str | Path | None) -> Iterator[tuple[dict, dict]]:

@@ -7,18 +7,23 @@ below. An unknown name or a wrong type stops the run before any work, with the n
 import ast
 import contextlib
 import difflib
+import functools
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from mgrpo_lib import miniature
+from mgrpo_lib import miniature, sums
 from mgrpo_lib.benchmarks import SETS, TRAINING_SETS
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: profiles, notebooks, and the default place of results
 DRIVE = Path("/content/drive")  # where Colab mounts Google Drive
 FILE_KINDS = (".jsonl", ".json", ".csv")  # a data set with such an ending is a file of the user's
+GENERATORS = {"miniature": miniature, "sums": sums}  # training sets that are made and not read, each with its test sets
+GENERATED = {name: module for module in GENERATORS.values() for name in module.SETS}
 
 
 class ConfigError(ValueError):
@@ -33,13 +38,24 @@ class ModelSettings(_Settings):
     """What the base model depends on."""
 
     model: str = Field("miniature", description="'miniature', a hub id, or a folder with a model and its tokenizer")
+    model_revision: str | None = Field(None, description="commit, tag or branch of a hub model; None: its newest")
+    model_content: str | None = Field(
+        None, description="digest of a folder's model and tokenizer; found out, or pinned beside `model` in a profile"
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="precision of an LLM; auto: the GPU's best, on the CPU float32 (bfloat16 is faster with AMX)"
+    )
+    system_prompt: str | None = Field(
+        None, description="before each question, for an LLM; None: the paper's, see mgrpo_lib/prompts.py"
+    )
     base_steps: int = Field(
         0,
         ge=0,
-        description="miniature only: steps of a base model trained here; 0: the one that comes with the library",
+        description="supervised steps before reinforcement learning; 0: the LLM as it is, the miniature as it comes",
     )
-    base_batch_size: int = Field(64, ge=1, description="miniature only: texts a step")
-    base_learning_rate: float = Field(5e-3, gt=0, description="miniature only: peak learning rate, linear decay")
+    base_batch_size: int = Field(64, ge=1, description="texts of such a step")
+    base_learning_rate: float = Field(5e-3, gt=0, description="their peak learning rate, linear decay")
+    base_lora_rank: int = Field(16, ge=1, description="rank of LoRA in the warm-up of an LLM; it is merged afterwards")
 
 
 class TrainSettings(_Settings):
@@ -94,8 +110,9 @@ class TrainSettings(_Settings):
         False, description="recompute activations in the backward pass: less memory, more time"
     )
     load_in_4bit: bool = Field(False, description="NF4 base weights through bitsandbytes; needs lora_rank > 0")
+    use_vllm: bool = Field(False, description="sample in training through vLLM, on the same GPU; not in 4 bits")
     train_data: str = Field(
-        "miniature", description="training set: miniature, gsm8k, math, or a .jsonl, .json or .csv file of your own"
+        "miniature", description="training set: miniature, sums, gsm8k, math, or a .jsonl, .json or .csv file of your own"
     )
     train_problems: int = Field(
         4000, ge=0, description="questions in the training set; of a real one at most, and 0: all"
@@ -108,7 +125,7 @@ class EvalSettings(_Settings):
     """
 
     benchmarks: list[str] = Field(
-        ["chains"], min_length=1, description="test sets: the miniature's, real ones, or files of your own"
+        ["chains"], min_length=1, description="test sets: generated ones, real ones, or files of your own"
     )
     validation_problems: int = Field(
         200, ge=1, description="questions that settings are chosen on; of a real set, held out of its training split"
@@ -117,7 +134,7 @@ class EvalSettings(_Settings):
     test_draw: int = Field(
         0,
         ge=0,
-        description="which draw of the test problems; of the miniature, another one shares next to none with it",
+        description="which draw of the test problems; of generated sets, another one shares next to none with it",
     )
     control_arms: list[str] = Field(
         [], description="arms that also get the controls, and correct each other's drafts; see mgrpo_lib/controls.py"
@@ -184,12 +201,18 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
         """Where the user's own data sets are, by the names that `train_data` and `benchmarks` have for them."""
         return self._files
 
+    @property
+    def model_location(self) -> str:
+        """What the model is loaded from: its folder, or its hub id."""
+        return str(self._model_folder or self.model)
+
     def of_arm(self, arm: str, seed: int | None = None) -> "Config":
         """The same experiment with another arm (and seed)."""
         return load_config(self.profile, **{**self._overrides, "arm": arm, "seed": self.seed if seed is None else seed})
 
     _overrides: dict[str, Any] = PrivateAttr(default_factory=dict)
     _files: dict[str, Path] = PrivateAttr(default_factory=dict)
+    _model_folder: Path | None = PrivateAttr(None)
 
     def settings(self, stage: type[_Settings]) -> dict[str, Any]:
         """The settings of one stage, as plain data."""
@@ -246,8 +269,9 @@ def load_config(profile: str, **overrides: Any) -> Config:
         cfg = Config(**{**base, **({} if arm == "base" else arms[arm]), **overrides, "profile": profile, "arm": arm})
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(e) for e in error.errors())) from None
-    cfg = _name_files(cfg)
+    cfg = _name_model(_name_files(cfg), base)
     _check_sense(cfg)
+    _check_model(cfg)
     _check_data(cfg)
     _check_output(cfg)
     cfg._overrides = {name: value for name, value in overrides.items() if name not in ("arm", "seed")}
@@ -270,7 +294,7 @@ def _name_files(cfg: Config) -> Config:
             continue
         if not path.is_file():
             raise ConfigError(f"there is no file {given!r}; a relative path counts from {ROOT}")
-        if path.stem in {*SETS, *miniature.SETS, "miniature", "validation", *files}:
+        if path.stem in {*SETS, *GENERATORS, *GENERATED, "validation", *files}:
             raise ConfigError(
                 f"{given!r} would be called {path.stem!r} in the results, as another set is; rename the file"
             )
@@ -281,9 +305,76 @@ def _name_files(cfg: Config) -> Config:
     return cfg
 
 
+def _name_model(cfg: Config, profile: dict[str, Any]) -> Config:
+    """Names a model folder by its last part and its content, as results do: where it lies is no part of them."""
+    folder = from_repository(cfg.model)
+    if cfg.model == "miniature" or not folder.is_dir():
+        if cfg.model != profile.get("model"):  # what a profile pins is the content of its own model
+            cfg = cfg.model_copy(update={"model_content": None})
+        return cfg
+    cfg = cfg.model_copy(update={"model": folder.name, "model_content": folder_content(folder)})
+    cfg._model_folder = folder
+    return cfg
+
+
+def folder_content(folder: Path) -> str:
+    """A digest of a model folder: weights, tokenizer and configuration, without the versions that wrote it.
+
+    Raises:
+        ConfigError: a part is missing, or its weights are not in safetensors.
+    """
+    weights, indices = sorted(folder.glob("*.safetensors")), sorted(folder.glob("*.index.json"))
+    try:
+        shards = {name for index in indices for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{folder} is no model folder: {type(error).__name__}: {error}") from None
+    if not weights or any(not name.endswith(".safetensors") for name in shards):
+        raise ConfigError(
+            f"the weights in {folder} are not safetensors, and other formats can hold code; load the model where you trust it "
+            "and save it anew: model.save_pretrained(folder, safe_serialization=True)"
+        )
+    if missing := sorted(shards - {path.name for path in weights}):
+        raise ConfigError(f"{folder} lacks {missing[0]}, which its index names; copy the folder again")
+    tokenizer = sorted(folder.glob("tokenizer*"))
+    if not tokenizer:
+        raise ConfigError(f"{folder} has no tokenizer; put it there: tokenizer.save_pretrained(folder)")
+    config = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for path in [*weights, *tokenizer, *sorted(folder.glob("chat_template*"))]:
+        state = path.stat()
+        digest.update(f"{path.name}:{_file_digest(path, state.st_size, state.st_mtime_ns)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+@functools.lru_cache
+def _file_digest(path: Path, size: int, modified: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_model(cfg: Config) -> None:
+    """A model that cannot be had, and settings that it does not go with."""
+    if cfg.model == "miniature":
+        for name in ("model_revision", "model_content", "system_prompt"):
+            if getattr(cfg, name) is not None:
+                raise ConfigError(f"{name} is for language models, and the model is the miniature; leave it out")
+        if cfg.dtype == "bfloat16" or cfg.use_vllm:
+            raise ConfigError("the miniature computes in float32 on the CPU; leave dtype and use_vllm out, or set model")
+        return
+    if cfg.base_steps and cfg.train_data in TRAINING_SETS:
+        raise ConfigError(
+            f"base_steps {cfg.base_steps} warms up on worked solutions, which {cfg.train_data} has not here; set base_steps=0, or "
+            "train_data to sums or to a file of your own with a column 'solution'"
+        )
+    if cfg.use_vllm and any(run.get("load_in_4bit", cfg.load_in_4bit) for run in [{}, *cfg.arms.values()]):
+        raise ConfigError("use_vllm samples with weights that 4 bits have packed; set load_in_4bit=false, or use_vllm=false")
+
+
 def _check_data(cfg: Config) -> None:
     """Data sets that do not exist, or that the model cannot read."""
-    known = {"training set": ["miniature", *TRAINING_SETS], "benchmark": [*miniature.BENCHMARKS, *SETS]}
+    generated = [name for module in GENERATORS.values() for name in module.BENCHMARKS]
+    known = {"training set": [*GENERATORS, *TRAINING_SETS], "benchmark": [*generated, *SETS]}
     for kind, name in [("training set", cfg.train_data), *[("benchmark", name) for name in cfg.benchmarks]]:
         if name in cfg.files:
             continue
@@ -291,14 +382,14 @@ def _check_data(cfg: Config) -> None:
             raise ConfigError(
                 f"unknown {kind} {name!r}; {nearest(name, known[kind])} Or give the path of a {', '.join(FILE_KINDS)} file"
             )
-        if name in SETS and cfg.model == "miniature":
+        if cfg.model == "miniature" and name not in {"miniature", *miniature.BENCHMARKS}:
             raise ConfigError(f"{kind} {name!r} is text, and the model 'miniature' reads arithmetic alone; set model")
     if len(set(cfg.benchmarks)) < len(cfg.benchmarks):
         raise ConfigError(f"benchmarks {cfg.benchmarks} repeat themselves; give each once")
-    if cfg.train_problems == 0 and cfg.train_data == "miniature":
-        raise ConfigError("train_problems 0 means all, and the miniature has no end; give a number")
-    if cfg.test_problems == 0 and not set(cfg.benchmarks).isdisjoint(miniature.BENCHMARKS):
-        raise ConfigError("test_problems 0 means all, and the miniature's sets have no end; give a number")
+    if cfg.train_problems == 0 and cfg.train_data in GENERATORS:
+        raise ConfigError(f"train_problems 0 means all, and {cfg.train_data} has no end; give a number")
+    if cfg.test_problems == 0 and not set(cfg.benchmarks).isdisjoint(GENERATED):
+        raise ConfigError("test_problems 0 means all, and generated sets have no end; give a number")
 
 
 def _check_output(cfg: Config) -> None:

@@ -25,6 +25,7 @@ from mgrpo_lib.store import (
     controls_key,
     evaluation_key,
     finished,
+    group_name,
     read_records,
     run_key,
     tested_together,
@@ -51,10 +52,6 @@ def examine(cfg: Config) -> dict:
     done = controls(cfg)
     progress.update(progress.total, "controls")
     return done
-
-
-def group_name(cfg: Config) -> str:
-    return "base" if cfg.arm == "base" else f"seed{cfg.seed}"
 
 
 # ---------------------------------------------------------------------------------------------- samples

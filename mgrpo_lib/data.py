@@ -15,10 +15,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mgrpo_lib import benchmarks, miniature
+from mgrpo_lib import benchmarks
 from mgrpo_lib.benchmarks import SCHEMA as SCHEMA  # what every function here returns rows of
 from mgrpo_lib.benchmarks import SETS, in_schema
-from mgrpo_lib.config import FILE_KINDS, Config, nearest
+from mgrpo_lib.config import FILE_KINDS, GENERATED, GENERATORS, Config, nearest
 
 NGRAM = 13  # words; the length that GPT-3's authors took, and many since
 
@@ -49,7 +49,7 @@ def load_file(path: str | Path) -> list[dict]:
 
     Args:
         path: JSON lines (``.jsonl``), a JSON list of objects (``.json``) or ``.csv`` with a header, in UTF-8, with
-            columns ``question`` and ``answer`` and, if you like, ``id``.
+            columns ``question`` and ``answer`` and, if you like, ``id``, and ``solution`` for the warm-up.
 
     Raises:
         ValueError: what is wrong, in which row or line: no such file, not readable, no rows, a missing column, an empty
@@ -78,7 +78,7 @@ def load_file(path: str | Path) -> list[dict]:
                 raise ValueError(f"{path.name}, {place}: {column} is {value!r}; write it as text or a number")
             if value is None or not str(value).strip():
                 raise ValueError(f"{path.name}, {place}: {column} is empty; fill it in or leave the row out")
-        rows.append({key: row[key] for key in ("question", "answer", "id") if row.get(key) not in (None, "")})
+        rows.append({key: row[key] for key in ("question", "answer", "id", "solution") if row.get(key) not in (None, "")})
     return in_schema(rows, path.stem, path.name)
 
 
@@ -128,9 +128,9 @@ def training_sets(cfg: Config) -> tuple[list[dict], list[dict], dict[str, int]]:
     Raises:
         ValueError: fewer questions are left than a step needs.
     """
-    if cfg.train_data == "miniature":
-        train = miniature.problems("train", "train", cfg.train_problems)
-        return train, miniature.problems("train", "validation", cfg.validation_problems), {}
+    if cfg.train_data in GENERATORS:
+        made, name = GENERATORS[cfg.train_data].problems, GENERATORS[cfg.train_data].TRAINING
+        return made(name, "train", cfg.train_problems), made(name, "validation", cfg.validation_problems), {}
     rows, dropped = clean_training_set(cfg)
     rows = draw(rows)
     validation, train = rows[: cfg.validation_problems], rows[cfg.validation_problems :][: cfg.train_problems or None]
@@ -145,8 +145,8 @@ def training_sets(cfg: Config) -> tuple[list[dict], list[dict], dict[str, int]]:
 
 def test_problems(cfg: Config, benchmark: str) -> list[dict]:
     """The questions of a test set; of a real one a sample, or all that there are."""
-    if benchmark in miniature.SETS:
-        return miniature.problems(benchmark, "test", cfg.test_problems, seed=cfg.test_draw)
+    if benchmark in GENERATED:
+        return GENERATED[benchmark].problems(benchmark, "test", cfg.test_problems, seed=cfg.test_draw)
     return draw(whole_set(cfg, benchmark, "test"), cfg.test_draw)[: cfg.test_problems or None]
 
 
@@ -166,9 +166,9 @@ def clean_training_set(cfg: Config) -> tuple[list[dict], dict[str, int]]:
     set of the experiment, or its own test split, has 13 words in common with; and the numbers dropped for each reason
     (one row may have several).
 
-    Test sets are taken whole, however many of their problems are used. The miniature's are left out: they are no text.
+    Test sets are taken whole, however many of their problems are used. Generated ones are left out: they have no end.
     """
-    tests = [name for name in cfg.benchmarks if name not in miniature.SETS]
+    tests = [name for name in cfg.benchmarks if name not in GENERATED]
     tests += [cfg.train_data] * (cfg.train_data in SETS and cfg.train_data not in tests)
     seen = {name: runs_of(whole_set(cfg, name, "test"), signs=False) for name in tests}
     kept, dropped = {}, dict.fromkeys(["twice", *tests], 0)

@@ -3,9 +3,8 @@
 from collections import Counter
 from typing import Any
 
-from mgrpo_lib import miniature
 from mgrpo_lib.benchmarks import SETS, content_hash, known_flaws
-from mgrpo_lib.config import Config
+from mgrpo_lib.config import GENERATED, GENERATORS, Config
 from mgrpo_lib.data import (
     NGRAM,
     as_one,
@@ -20,11 +19,11 @@ from mgrpo_lib.store import data_key, environment, write_json
 
 
 def overlap(left: list[dict], right: list[dict]) -> list[str]:
-    """Questions that stand in both: problems of the miniature however they are written (see `miniature.bare`), texts
-    without case and white space.
+    """Questions that stand in both: generated problems however they are written (see `miniature.bare`), texts without case
+    and white space.
     """
-    generated = any(row.get("source", "miniature/").startswith("miniature/") for row in [*left[:1], *right[:1]])
-    form = miniature.bare if generated else as_one
+    made_by = {row["source"].split("/")[0] for row in [*left[:1], *right[:1]]}
+    form = next((GENERATORS[name].bare for name in GENERATORS if made_by == {name}), as_one)
     return sorted({form(row["question"]) for row in left} & {form(row["question"]) for row in right})
 
 
@@ -35,8 +34,8 @@ def contaminated(train: list[dict], held_out: list[dict], n: int = NGRAM, signs:
 
 
 def origin(cfg: Config, name: str, split: str) -> dict[str, Any]:
-    """Where a real set or a user's file is from, and what is known to be wrong with it; empty for the miniature."""
-    if name in miniature.SETS or name == "miniature":
+    """Where a real set or a user's file is from, and what is known to be wrong with it; empty for generated ones."""
+    if name in GENERATED or name in GENERATORS:
         return {}
     rows = whole_set(cfg, name, split)
     card = {
@@ -65,7 +64,7 @@ def data_card(cfg: Config) -> dict[str, Any]:
         ValueError: a held-out set shares a question with the training set.
     """
     train, validation, dropped = training_sets(cfg)
-    signs = cfg.train_data == "miniature"  # without its signs nothing is left of a problem of the miniature
+    signs = cfg.train_data in GENERATORS  # without its signs nothing is left of a generated problem
     seen = runs_of(train, signs=signs)
     sets = {"train": train, "validation": validation} | {name: test_problems(cfg, name) for name in cfg.benchmarks}
     card = {}

@@ -94,7 +94,9 @@ class Examinee:
         Raises:
             ValueError: two attempts do not fit into the model's context.
         """
-        questions = [first_prompt(problem["question"], self.cfg.template) for problem in problems]
+        questions = [
+            first_prompt(problem["question"], self.cfg.template, self.cfg.system_prompt) for problem in problems
+        ]
         if self.cfg.template == "chat":
             prompts = [
                 self.tokenizer.apply_chat_template(q, add_generation_prompt=True, tokenize=True, return_dict=False)
@@ -111,7 +113,7 @@ class Examinee:
 
     def phrase(self, number: int) -> list[int]:
         """The tokens between a draft and its correction; `number` counts from 1."""
-        prompt = first_prompt("", self.cfg.template)
+        prompt = first_prompt("", self.cfg.template, self.cfg.system_prompt)
         return guidance_ids(self.tokenizer, prompt, PHRASES[number - 1], self.cfg.phrase_role)
 
     def corrections(

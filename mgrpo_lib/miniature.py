@@ -46,7 +46,8 @@ SETS = {
 }
 SPLITS = ("train", "validation", "test")
 SHIPPED = Path(__file__).with_name("miniature_base")  # made by tools/base_model.py
-BENCHMARKS = [name for name in SETS if name != "train"]
+TRAINING = "train"
+BENCHMARKS = [name for name in SETS if name != TRAINING]
 
 
 # ---------------------------------------------------------------------------------------------- problems and solutions

@@ -1,5 +1,5 @@
-"""Loading: the base model (hub id, folder, or the miniature's folder), in full precision or 4 bits, with or without
-LoRA.
+"""Loading: the base model (hub id, folder, or what notebook 02 made), in full precision or 4 bits, with or without LoRA.
+Safetensors alone, and no code that comes with a model.
 """
 
 import logging
@@ -15,7 +15,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from mgrpo_lib.config import Config
+from mgrpo_lib.config import Config, ConfigError
+from mgrpo_lib.prompts import PLAIN_TURNS
 from mgrpo_lib.quantized import keep_4bit_trainable
 
 MINIATURE = "miniature"
@@ -34,8 +35,10 @@ def limit_threads(cfg: Config) -> None:
         torch.set_num_threads(1)
 
 
-def compute_dtype(cpu: bool) -> tuple[torch.dtype, str]:
+def compute_dtype(cpu: bool, wanted: str = "auto") -> tuple[torch.dtype, str]:
     """The precision to compute in on the CPU or on this machine's GPU, and the reason."""
+    if wanted != "auto":
+        return getattr(torch, wanted), f"{wanted}: as dtype says"
     if cpu:
         return torch.float32, "float32: on the CPU"
     if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -43,14 +46,19 @@ def compute_dtype(cpu: bool) -> tuple[torch.dtype, str]:
     return torch.float16, "float16: the GPU is older than Ampere and has no bfloat16"
 
 
+def is_borrowed(cfg: Config) -> bool:
+    """Whether the base model is somebody else's as it is: nothing is trained or written before reinforcement learning."""
+    return cfg.model != MINIATURE and cfg.base_steps == 0
+
+
 def base_location(cfg: Config) -> str:
-    """Where the base model is: the folder that notebook 02 wrote for the miniature, else what the profile names.
+    """Where the base model is: the folder that notebook 02 wrote, or what the profile names.
 
     Raises:
-        FileNotFoundError: the miniature's base model has not been trained yet.
+        FileNotFoundError: notebook 02 has not run yet.
     """
-    if cfg.model != MINIATURE:
-        return cfg.model
+    if is_borrowed(cfg):
+        return cfg.model_location
     folder = cfg.of_arm("base").run_folder / "model"
     if not (folder / "config.json").exists():
         raise FileNotFoundError(
@@ -59,38 +67,66 @@ def base_location(cfg: Config) -> str:
     return str(folder)
 
 
-def load_tokenizer(location: str) -> PreTrainedTokenizerBase:
-    """A tokenizer that pads on the left, as generation needs."""
-    tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left")
+def _revision(cfg: Config, location: str) -> str | None:
+    """The hub's revision; None for what was trained here."""
+    return cfg.model_revision if location == cfg.model else None
+
+
+def load_tokenizer(cfg: Config, location: str) -> PreTrainedTokenizerBase:
+    """A tokenizer that pads on the left, as generation needs; with `PLAIN_TURNS` if it has no chat template."""
+    tokenizer = AutoTokenizer.from_pretrained(
+        location, revision=_revision(cfg, location), padding_side="left", trust_remote_code=False
+    )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PLAIN_TURNS
     return tokenizer
 
 
 def load_base(
-    location: str, cpu: bool, load_in_4bit: bool = False, dtype: torch.dtype | None = None
+    cfg: Config, location: str, load_in_4bit: bool = False, dtype: torch.dtype | None = None
 ) -> PreTrainedModel:
-    """The base model, dense or as NF4 with double quantisation; safetensors only, no code from the model's folder.
+    """A base model, dense or as NF4 with double quantisation; safetensors only, no code from the model's folder.
 
     Args:
+        location: see `base_location`.
         dtype: of the dense weights and of computing with the 4-bit ones; None: as `compute_dtype` says. Weights that
             are all trained need float32.
+
+    Raises:
+        ConfigError: neither a folder nor a model that the hub gives out.
     """
-    dtype = dtype or compute_dtype(cpu)[0]
+    cpu = on_cpu(cfg)
+    dtype = dtype or compute_dtype(cpu, cfg.dtype)[0]
     quantization = None
     if load_in_4bit:
         quantization = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
-    model = AutoModelForCausalLM.from_pretrained(
-        location,
-        dtype=dtype,
-        quantization_config=quantization,
-        use_safetensors=True,
-        device_map=None if cpu else {"": PartialState().local_process_index},  # one GPU for each process
-    )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            location,
+            revision=_revision(cfg, location),
+            dtype=dtype,
+            quantization_config=quantization,
+            use_safetensors=True,
+            trust_remote_code=False,
+            device_map=None if cpu else {"": PartialState().local_process_index},  # one GPU for each process
+        )
+    except (OSError, ValueError) as error:
+        if Path(location).is_dir():
+            raise
+        raise ConfigError(
+            f"{location!r} is no folder here, and the hub does not give it out ({str(error).splitlines()[0]}); set model (for "
+            "make: MODEL=) to a folder with a model and its tokenizer, or to a hub id"
+        ) from error
     if load_in_4bit:
         keep_4bit_trainable(model)
+    if cfg.model != MINIATURE:
+        # TRL asks for the logits of the last positions alone. Of such a slice and a head that is not trained torch makes a
+        # batch of matrix products with a copy of the head for each row: most of the time of a small model
+        model.get_output_embeddings().register_forward_pre_hook(lambda head, inputs: (inputs[0].contiguous(),))
     return model
 
 
@@ -113,9 +149,10 @@ def load_policy(cfg: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         FileNotFoundError: the run has not been trained yet.
     """
-    if cfg.arm == "base":
-        location = base_location(cfg)
-        return load_base(location, on_cpu(cfg)).eval(), load_tokenizer(location)
+    location = base_location(cfg)
+    tokenizer = load_tokenizer(cfg, location)
+    if cfg.arm == "base":  # in 4 bits if all arms are, so that what was trained is all that differs
+        return load_base(cfg, location, cfg.load_in_4bit).eval(), tokenizer
     folder = cfg.run_folder / "model"
     if not folder.exists():
         raise FileNotFoundError(
@@ -124,10 +161,10 @@ def load_policy(cfg: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if (Path(folder) / "adapter_config.json").exists():
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(load_base(base_location(cfg), on_cpu(cfg), cfg.load_in_4bit), folder)
+        model = PeftModel.from_pretrained(load_base(cfg, location, cfg.load_in_4bit), folder)
     else:
-        model = load_base(str(folder), on_cpu(cfg))
-    return model.eval(), load_tokenizer(base_location(cfg))
+        model = load_base(cfg, str(folder))
+    return model.eval(), tokenizer
 
 
 def merge_adapter(cfg: Config, folder: str | Path) -> Path:
@@ -147,7 +184,8 @@ def merge_adapter(cfg: Config, folder: str | Path) -> Path:
         raise ValueError(f"{adapter} holds no adapter: {cfg.run_name} was trained without LoRA and is dense already")
     from peft import PeftModel
 
-    merged = PeftModel.from_pretrained(load_base(base_location(cfg), on_cpu(cfg)), adapter).merge_and_unload()
+    location = base_location(cfg)
+    merged = PeftModel.from_pretrained(load_base(cfg, location), adapter).merge_and_unload()
     merged.save_pretrained(folder)
-    load_tokenizer(base_location(cfg)).save_pretrained(folder)
+    load_tokenizer(cfg, location).save_pretrained(folder)
     return Path(folder)

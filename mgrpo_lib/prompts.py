@@ -26,22 +26,29 @@ SYSTEM_PROMPT = (
     "After the </think> tag, the Assistant must provide the final answer within \\boxed{}."
 )
 
+# For a model without a chat template, such as a base model: the roles that the paper's system prompt speaks of, by name
+PLAIN_TURNS = (
+    "{% for m in messages %}{{ m['content'] if m['role'] == 'system' else m['role'].capitalize() + ': ' + m['content'] }}"
+    "{{ eos_token if m['role'] == 'assistant' else '' }}\n{% endfor %}{{ 'Assistant: ' if add_generation_prompt else '' }}"
+)
+
 Prompt = str | list[dict[str, str]]
 
 
-def first_prompt(question: str, template: str) -> Prompt:
+def first_prompt(question: str, template: str, system: str | None = None) -> Prompt:
     """The layer-1 prompt of a question.
 
     Args:
         question: the problem's text.
-        template: ``chat`` (messages with the paper's system prompt, for a model with a chat template) or ``miniature``
-            (plain text).
+        template: ``chat`` (messages, for a model with a chat template) or ``miniature`` (plain text).
+        system: the system prompt of ``chat``; None: the paper's; empty: none, and a chat template may add its own.
 
     Raises:
         ValueError: unknown template.
     """
     if template == "chat":
-        return [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": question}]
+        system = SYSTEM_PROMPT if system is None else system
+        return [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": question}]
     if template == "miniature":
         return f"<q>{question}<a>"
     raise ValueError(f"unknown prompt template {template!r}: one of chat, miniature")

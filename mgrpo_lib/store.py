@@ -18,7 +18,7 @@ from typing import Any
 
 from mgrpo_lib import miniature
 from mgrpo_lib.benchmarks import SETS, identity
-from mgrpo_lib.config import ROOT, Config, EvalSettings, ModelSettings, TrainSettings
+from mgrpo_lib.config import GENERATORS, ROOT, Config, EvalSettings, ModelSettings, TrainSettings
 
 TRAINING_MODULES = (
     "arguments",
@@ -31,11 +31,13 @@ TRAINING_MODULES = (
     "prompts",
     "quantized",
     "rewards",
+    "sums",
     "symbolic",
     "train",
     "trainer",
+    "warmup",
 )
-DATA_MODULES = ("benchmarks", "data", "datacard", "miniature")
+DATA_MODULES = ("benchmarks", "data", "datacard", "miniature", "sums")
 EVALUATION_MODULES = ("evaluate", "controls")  # a change here leaves the trained models valid
 REPORT_MODULES = ("evidence", "paper", "records", "report", "stats")
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
@@ -81,9 +83,14 @@ def key_of(*parts: Any) -> str:
 
 
 def base_key(cfg: Config) -> str:
-    shipped = cfg.model == "miniature" and cfg.base_steps == 0
-    weights = hashlib.sha256((miniature.SHIPPED / "model.safetensors").read_bytes()).hexdigest() if shipped else None
-    return key_of("base", cfg.settings(ModelSettings), weights, TRAINING_CODE)
+    settings, data = cfg.settings(ModelSettings), []
+    if cfg.model_content:  # the folder's content stands for it, whatever it is called
+        del settings["model"]
+    if cfg.model == "miniature" and cfg.base_steps == 0:
+        data = [hashlib.sha256((miniature.SHIPPED / "model.safetensors").read_bytes()).hexdigest()]
+    elif cfg.model != "miniature" and cfg.base_steps > 0:
+        data = [cfg.train_data, cfg.train_problems, training_contents(cfg)]
+    return key_of("base", settings, data, TRAINING_CODE)
 
 
 def contents(cfg: Config, split: str, names: list[str]) -> dict[str, str]:
@@ -96,7 +103,7 @@ def training_contents(cfg: Config) -> list[Any]:
     """What the training and validation sets depend on beside the training settings. A real training set is cleaned of
     what it shares with the test sets, so those are part of it.
     """
-    if cfg.train_data == "miniature":
+    if cfg.train_data in GENERATORS:
         return []
     tests = contents(cfg, "test", [*cfg.benchmarks, *(name for name in [cfg.train_data] if name in SETS)])
     return [contents(cfg, "train", [cfg.train_data]), tests, cfg.validation_problems]
@@ -111,13 +118,23 @@ def run_key(cfg: Config) -> str:
 
 
 def validation_key(cfg: Config) -> str:
-    how = (cfg.validation_problems, cfg.eval_batch_size, cfg.eval_phrase, cfg.max_completion_length, cfg.phrase_role)
+    how = (cfg.validation_problems, cfg.eval_batch_size, cfg.eval_phrase, *same_for_all(cfg))
     return key_of("validation", how, cfg.train_data, training_contents(cfg), run_key(cfg), EVALUATION_CODE)
 
 
 def evaluation_key(cfg: Config) -> str:
-    how = (cfg.settings(EvalSettings), cfg.max_completion_length, cfg.phrase_role)
+    how = (cfg.settings(EvalSettings), *same_for_all(cfg))
     return key_of("evaluation", how, contents(cfg, "test", cfg.benchmarks), run_key(cfg), EVALUATION_CODE)
+
+
+def same_for_all(cfg: Config) -> tuple:
+    """Training settings that the base model's evaluation depends on too."""
+    return cfg.max_completion_length, cfg.phrase_role, cfg.load_in_4bit
+
+
+def group_name(cfg: Config) -> str:
+    """What is tested together: ``base``, or the seed."""
+    return "base" if cfg.arm == "base" else f"seed{cfg.seed}"
 
 
 def tested_together(cfg: Config) -> list[Config]:
@@ -142,7 +159,8 @@ def finished_run(cfg: Config) -> dict[str, Any] | None:
     hand.
     """
     done = finished(cfg.run_folder / "run.json", run_key(cfg))
-    borrowed = cfg.arm == "base" and cfg.model != "miniature"  # a hub model or a user's folder is not copied
+    # a hub model or a user's folder is not copied
+    borrowed = cfg.arm == "base" and cfg.model != "miniature" and cfg.base_steps == 0
     return done if done and (borrowed or (cfg.run_folder / "model").exists()) else None
 
 

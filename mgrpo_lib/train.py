@@ -1,5 +1,4 @@
-"""The two kinds of training that a profile asks for: the miniature's base model, and a GRPO or MGRPO run of one arm and
-seed. `accelerate launch -m mgrpo_lib.train --profile ... --arm ... --seed ...` trains the same run as the notebook, in
+"""The two kinds of training that a profile asks for: the base model, and a GRPO or MGRPO run of one arm and seed. `accelerate launch -m mgrpo_lib.train --profile ... --arm ... --seed ...` trains the same run as the notebook, in
 several processes.
 """
 
@@ -17,7 +16,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from mgrpo_lib import miniature
+from mgrpo_lib import miniature, warmup
 from mgrpo_lib.arguments import MGRPOConfig
 from mgrpo_lib.config import Config, ConfigError, ModelSettings, TrainSettings, load_config, parse_assignments
 from mgrpo_lib.data import fingerprint, training_problems
@@ -25,6 +24,7 @@ from mgrpo_lib.models import (
     MINIATURE,
     base_location,
     compute_dtype,
+    is_borrowed,
     limit_threads,
     load_base,
     load_tokenizer,
@@ -95,7 +95,8 @@ NUMERICAL = [
 
 
 def train_base(cfg: Config) -> dict:
-    """Stores the miniature's base model, trained here or as it comes with the library; any other model stays where it is.
+    """Stores the base model: the miniature's, trained here or as it comes with the library, or an LLM after its warm-up.
+    An LLM without one stays where it is.
 
     Returns:
         The manifest of the base model: key, number of parameters, seconds.
@@ -108,22 +109,26 @@ def train_base(cfg: Config) -> dict:
     start, losses = time.monotonic(), []
     partial = _fresh(cfg)
     limit_threads(cfg)
+    revision, progress = None, Progress(cfg.results / "progress" / "base.json", max(1, cfg.base_steps))
+
+    def on_step(step: int, steps: int, loss: float) -> None:
+        losses.append({"step": step, "loss": round(loss, 5)})
+        progress.update(step, f"loss {loss:.3f}")
+
     if cfg.model != MINIATURE:
-        model, tokenizer = load_base(cfg.model, on_cpu(cfg)).eval(), load_tokenizer(cfg.model)
+        model, tokenizer = load_base(cfg, cfg.model_location), load_tokenizer(cfg, cfg.model_location)
+        revision = getattr(model.config, "_commit_hash", None)  # what the hub gave out; a folder has none
+        if cfg.base_steps:
+            model = warmup.warm_up(cfg, model, tokenizer, training_problems(cfg), str(partial / "warmup"), on_step)
+            shutil.rmtree(partial / "warmup", ignore_errors=True)
     elif cfg.base_steps == 0:
         model, tokenizer = miniature.shipped_base(PHRASES)
         losses = read_json(miniature.SHIPPED / "made.json")["losses"]
     else:
-        progress = Progress(cfg.results / "progress" / "base.json", cfg.base_steps)
-
-        def on_step(step: int, steps: int, loss: float) -> None:
-            losses.append({"step": step, "loss": round(loss, 5)})
-            progress.update(step, f"loss {loss:.3f}")
-
         model, tokenizer = miniature.train_base(
             cfg.base_steps, cfg.base_batch_size, cfg.base_learning_rate, PHRASES, on_step=on_step
         )
-    if cfg.model == MINIATURE:
+    if not is_borrowed(cfg):
         model.save_pretrained(partial / "model")
         tokenizer.save_pretrained(partial / "model")
     seconds = round(time.monotonic() - start, 1)
@@ -132,6 +137,7 @@ def train_base(cfg: Config) -> dict:
         "arm": "base",
         "seed": None,
         "params": cfg.settings(ModelSettings),
+        "revision": revision,
         "parameters": sum(p.numel() for p in model.parameters()),
         "train_tokens": 0,
         "processed_tokens": 0,
@@ -155,7 +161,7 @@ def training_arguments(cfg: Config, output_dir: str) -> MGRPOConfig:
             f"{rows} rows a step (prompts_per_step * num_generations) cannot be shared by {processes} processes in micro-"
             f"batches of micro_batch_size={cfg.micro_batch_size}; set micro_batch_size to a divisor of {rows / processes:g}"
         )
-    dtype, _ = compute_dtype(on_cpu(cfg))
+    dtype, _ = compute_dtype(on_cpu(cfg), cfg.dtype)
     budget = matched_tokens(cfg)
     turn = cfg.num_layers if cfg.schedule == "alternating" else 1  # steps after which no rollouts are in use
     return MGRPOConfig(
@@ -187,6 +193,8 @@ def training_arguments(cfg: Config, output_dir: str) -> MGRPOConfig:
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         use_cpu=on_cpu(cfg),
+        use_vllm=cfg.use_vllm,
+        vllm_mode="colocate",
         logging_steps=1,
         save_strategy="steps" if cfg.checkpoint_steps else "no",
         save_steps=-(-max(cfg.checkpoint_steps, 1) // turn) * turn,
@@ -216,22 +224,24 @@ def matched_tokens(cfg: Config) -> int | None:
 
 def build_trainer(cfg: Config, output_dir: str) -> MGRPOTrainer:
     """An `MGRPOTrainer` on the base model and the training questions of a profile."""
-    location = base_location(cfg)
-    problems = training_problems(cfg)
+    location, problems = base_location(cfg), training_problems(cfg)
     dataset = Dataset.from_list(
         [
-            {"prompt": first_prompt(problem["question"], cfg.template), "answer": problem["answer"]}
+            {
+                "prompt": first_prompt(problem["question"], cfg.template, cfg.system_prompt),
+                "answer": problem["answer"],
+            }
             for problem in problems
         ]
     )
     # transformers warns of a name that TRL still uses, at every start and in every notebook
     warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
     trainer = MGRPOTrainer(
-        model=load_base(location, on_cpu(cfg), cfg.load_in_4bit, dtype=torch.float32 if cfg.lora_rank == 0 else None),
+        model=load_base(cfg, location, cfg.load_in_4bit, dtype=torch.float32 if cfg.lora_rank == 0 else None),
         reward_funcs=accuracy_reward,
         args=training_arguments(cfg, output_dir),
         train_dataset=dataset,
-        processing_class=load_tokenizer(location),
+        processing_class=load_tokenizer(cfg, location),
         peft_config=lora_config(cfg),
     )
     trainer.remove_callback(PrinterCallback)
@@ -262,7 +272,7 @@ def train(cfg: Config) -> dict:
         checkpoint = _begun(partial, key)
     trainer = build_trainer(cfg, str(partial / "trainer"))
     if processes.is_main_process:
-        print(f"computing in {compute_dtype(on_cpu(cfg))[1]}, in {processes.num_processes} process(es)")
+        print(f"computing in {compute_dtype(on_cpu(cfg), cfg.dtype)[1]}, in {processes.num_processes} process(es)")
         if checkpoint:
             print(f"{cfg.run_name} goes on from {checkpoint.name}, which an interrupted training left")
         trainer.add_callback(_Report(cfg))
