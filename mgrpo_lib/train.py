@@ -288,8 +288,11 @@ def train(cfg: Config) -> dict:
                 f"{cfg.run_name} stopped; the same call goes on from {kept.name if kept else 'the start'}", flush=True
             )
         raise
+    # every process takes part: where the weights are cut among them (FSDP), they are put together on the first
+    weights = trainer.accelerator.get_state_dict(trainer.model)
     if processes.is_main_process:
-        _write_run(cfg, trainer, partial, before, {"key": key, "base_key": base["key"], "seconds": clock.seconds})
+        known = {"key": key, "base_key": base["key"], "seconds": clock.seconds}
+        _write_run(cfg, trainer, partial, before, weights, known)
     processes.wait_for_everyone()
     return read_json(cfg.run_folder / "run.json")
 
@@ -319,11 +322,10 @@ def _last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def _write_run(cfg: Config, trainer: MGRPOTrainer, partial: Path, before: dict, known: dict) -> None:
+def _write_run(cfg: Config, trainer: MGRPOTrainer, partial: Path, before: dict, weights: dict, known: dict) -> None:
     """Model, metrics, arguments and manifest of a finished run, moved to their place together."""
-    after = {name: p.detach() for name, p in trainer.model.named_parameters() if name in before}
-    moved = sum(float((after[name] - before[name]).norm() ** 2) for name in before) ** 0.5
-    trainer.model.save_pretrained(partial / "model")
+    moved = sum(float((weights[name].to(before[name].device) - before[name]).norm() ** 2) for name in before) ** 0.5
+    trainer.model.save_pretrained(partial / "model", state_dict=weights)
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
     write_jsonl(partial / "metrics.jsonl", [_kept(entry) for entry in steps])
     write_json(partial / "arguments.json", numerical_arguments(trainer.args))
@@ -440,6 +442,7 @@ def main() -> int:
         print(
             f"{given.arm}, seed {given.seed}: {done['steps']} steps, {done['train_tokens']:,} tokens, {done['seconds']} s"
         )
+    PartialState().destroy_process_group()  # its threads would otherwise now and then abort the exit
     return 0
 
 
