@@ -10,6 +10,8 @@ import difflib
 import functools
 import hashlib
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,6 +162,11 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
     checkpoint_steps: int = Field(
         10, ge=0, description="optimizer steps between checkpoints that an interrupted training goes on from; 0: none"
     )
+    push_to_hub: str = Field(
+        "",
+        exclude=True,  # no part of results
+        description="hub name owner/name; each trained run goes to owner/name-<run>; empty: nothing is uploaded",
+    )
     output_root: str = Field("", description="folder that results/ and figures/ go to; empty: the repository")
     data_dir: str = Field(
         "", description="folder of the real benchmarks' files, as mgrpo_lib/benchmarks.py lists them; empty: the hub"
@@ -274,6 +281,7 @@ def load_config(profile: str, **overrides: Any) -> Config:
     _check_model(cfg)
     _check_data(cfg)
     _check_output(cfg)
+    _check_hub(cfg)
     cfg._overrides = {name: value for name, value in overrides.items() if name not in ("arm", "seed")}
     return cfg
 
@@ -398,6 +406,32 @@ def _check_output(cfg: Config) -> None:
         raise ConfigError(
             f"output_root {cfg.output_root!r} is on Google Drive, which is not mounted; run this first: "
             f"from google.colab import drive; drive.mount('{DRIVE}')"
+        )
+
+
+def _check_hub(cfg: Config) -> None:
+    """An upload that could only fail, and after hours."""
+    if not cfg.push_to_hub:
+        return
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    if cfg.push_to_hub.count("/") != 1:
+        raise ConfigError(f"push_to_hub {cfg.push_to_hub!r} is no name of the hub; write owner/name")
+    for suffix in ["", *(f"-{arm}-seed{seed}" for arm in cfg.arms for seed in cfg.seeds)]:
+        try:
+            validate_repo_id(cfg.push_to_hub + suffix)
+        except HFValidationError as error:
+            raise ConfigError(f"push_to_hub: {error} Write owner/name") from None
+    if constants.HF_HUB_OFFLINE:
+        raise ConfigError(
+            "push_to_hub is set, and so is HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE, under which nothing is uploaded; unset one"
+        )
+    if not re.fullmatch(r"[!-~]+", os.environ.get("HF_TOKEN", "").strip()):
+        raise ConfigError(
+            "push_to_hub needs a token that may write, in the environment variable HF_TOKEN, and there is none that could "
+            "be sent; a login on this machine is not used. Set HF_TOKEN, or leave push_to_hub out"
         )
 
 

@@ -215,7 +215,7 @@ def reproduce(
         workers: notebooks at a time; by default as `default_workers` says, with one thread each if there are several.
 
     Returns:
-        0, or 1 if a notebook failed; what was finished before stays, and the same call goes on from there.
+        0, or 1 if a notebook or an upload failed; what was finished before stays, and the same call goes on from there.
 
     Raises:
         ConfigError: a setting that cannot be used, or an experiment that cannot fit into the GPU; nothing has been started
@@ -227,7 +227,10 @@ def reproduce(
     for name in settings:
         if arms := [arm for arm, changes in cfg.arms.items() if name in changes]:
             print(f"note: {name}={settings[name]} also replaces what the profile says of {', '.join(arms)}", flush=True)
-    jobs = plan(cfg, {**settings, **({"seeds": cfg.seeds} if seeds else {})})
+    handed_on = {**settings, **({"seeds": cfg.seeds} if seeds else {})}
+    if cfg.push_to_hub:  # uploaded once, at the end
+        handed_on["push_to_hub"] = ""
+    jobs = plan(cfg, handed_on)
     for job in jobs:
         check_notebook(NOTEBOOKS / f"{job.notebook}.ipynb")
     # the overview only shows what others leave: it is pending if they are
@@ -253,7 +256,20 @@ def reproduce(
             }
             store.write_json(cfg.results / "timing.json", whole)
     print((cfg.results / "table.md").read_text(encoding="utf-8"))
-    print(f"Everything is there. Results: {cfg.results}\nFigures: {cfg.figures}")
+    print(f"Everything is there. Results: {cfg.results}\nFigures: {cfg.figures}", flush=True)
+    return _publish_models(cfg)
+
+
+def _publish_models(cfg: Config) -> int:
+    """Cards beside the trained models and, where it is asked for, their upload; also of models that were there already."""
+    from mgrpo_lib import hub  # pandas
+
+    hub.write_cards(cfg)
+    try:
+        hub.push(cfg)
+    except hub.UploadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

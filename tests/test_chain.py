@@ -112,6 +112,22 @@ def test_the_4bit_arm_left_an_adapter_that_loads(cfg):
     assert any("uint8" in str(p.dtype) for p in model.parameters())
 
 
+def test_every_trained_model_has_its_card_whose_lines_load_it(out, cfg, monkeypatch):
+    from mgrpo_lib.models import load_policy
+
+    monkeypatch.chdir(out)
+    for run in store.all_runs(cfg)[1:]:
+        folder = run.run_folder / "model"
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert f"# {run.run_name}\n" in card and "| chains | 20 |" in card and "Needed]" not in card
+        code = card.partition("```python\n")[2].partition("```")[0]
+        names: dict = {}
+        exec(code.replace('here = "..."', f"here = {str(folder)!r}"), names)  # our own text
+        assert names["tokenizer"].padding_side == "left"
+        ours, theirs = load_policy(run)[0].state_dict(), names["model"].state_dict()
+        assert ours.keys() == theirs.keys() and all((ours[name] == theirs[name]).all() for name in ours)
+
+
 def test_executed_copies_tables_and_figures_are_there(out, cfg):
     results, figures = out / "results" / "smoke", out / "figures" / "smoke"
     for job in plan(cfg, {}):
