@@ -3,11 +3,12 @@ PROFILE ?= auto
 OUT ?=
 SEEDS ?=
 PARAMS ?=
+MODEL ?=
 PYTHON ?=
 WORKERS ?=
 REPO ?=
 RUN = .venv/bin/python -m mgrpo_lib
-OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(PARAMS),--params "$(PARAMS)")
+OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(MODEL),--model "$(MODEL)") $(if $(PARAMS),--params "$(PARAMS)")
 STAMP = .venv/.ready
 
 .DELETE_ON_ERROR:
@@ -15,7 +16,7 @@ STAMP = .venv/.ready
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
-	@echo "PROFILE=$(PROFILE)  OUT=folder for results/ and figures/  SEEDS=0,1,2  PARAMS='name=value name=value'  PYTHON=python3.12"
+	@echo "PROFILE=$(PROFILE)  OUT=folder for results/ and figures/  SEEDS=0,1,2  MODEL=folder or hub id  PARAMS='name=value name=value'  PYTHON=python3.12"
 
 setup: $(STAMP)  ## .venv with the locked packages and the library (done once; the others call it)
 

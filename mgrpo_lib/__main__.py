@@ -17,12 +17,13 @@ def main() -> int:
     parser.add_argument("--profile", default="auto", help="a file in profiles/; auto: by hardware")
     parser.add_argument("--out", default="", help="folder of results/ and figures/; default: the repository")
     parser.add_argument("--seeds", default="", help="training seeds, such as 0,1,2")
+    parser.add_argument("--model", default="", help="a model's folder or hub id; default: the profile's")
     parser.add_argument("--params", default="", help="settings, such as 'learning_rate=2e-4 max_steps=50'")
     parser.add_argument("--workers", type=int, help="notebooks at a time; default: one for each core")
     arguments = parser.parse_args()
     where = {"seeds": arguments.seeds, "out": arguments.out}
     try:
-        settings = parse_assignments(arguments.params)
+        settings = parse_assignments(arguments.params) | ({"model": arguments.model} if arguments.model else {})
         if arguments.command == "reproduce":
             return reproduce(arguments.profile, settings, workers=arguments.workers, **where)
         cfg = configuration(arguments.profile, settings, **where)

@@ -45,7 +45,8 @@ class ModelSettings(_Settings):
         None, description="digest of a folder's model and tokenizer; found out, or pinned beside `model` in a profile"
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="precision of an LLM; auto: the GPU's best, on the CPU float32 (bfloat16 is faster with AMX)"
+        "auto",
+        description="precision of an LLM; auto: the GPU's best, on the CPU float32 (bfloat16 is faster with AMX)",
     )
     system_prompt: str | None = Field(
         None, description="before each question, for an LLM; None: the paper's, see mgrpo_lib/prompts.py"
@@ -114,7 +115,8 @@ class TrainSettings(_Settings):
     load_in_4bit: bool = Field(False, description="NF4 base weights through bitsandbytes; needs lora_rank > 0")
     use_vllm: bool = Field(False, description="sample in training through vLLM, on the same GPU; not in 4 bits")
     train_data: str = Field(
-        "miniature", description="training set: miniature, sums, gsm8k, math, or a .jsonl, .json or .csv file of your own"
+        "miniature",
+        description="training set: miniature, sums, gsm8k, math, or a .jsonl, .json or .csv file of your own",
     )
     train_problems: int = Field(
         4000, ge=0, description="questions in the training set; of a real one at most, and 0: all"
@@ -333,7 +335,9 @@ def folder_content(folder: Path) -> str:
     """
     weights, indices = sorted(folder.glob("*.safetensors")), sorted(folder.glob("*.index.json"))
     try:
-        shards = {name for index in indices for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        shards = {
+            name for index in indices for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        }
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ConfigError(f"{folder} is no model folder: {type(error).__name__}: {error}") from None
@@ -368,7 +372,9 @@ def _check_model(cfg: Config) -> None:
             if getattr(cfg, name) is not None:
                 raise ConfigError(f"{name} is for language models, and the model is the miniature; leave it out")
         if cfg.dtype == "bfloat16" or cfg.use_vllm:
-            raise ConfigError("the miniature computes in float32 on the CPU; leave dtype and use_vllm out, or set model")
+            raise ConfigError(
+                "the miniature computes in float32 on the CPU; leave dtype and use_vllm out, or set model"
+            )
         return
     if cfg.base_steps and cfg.train_data in TRAINING_SETS:
         raise ConfigError(
@@ -376,7 +382,9 @@ def _check_model(cfg: Config) -> None:
             "train_data to sums or to a file of your own with a column 'solution'"
         )
     if cfg.use_vllm and any(run.get("load_in_4bit", cfg.load_in_4bit) for run in [{}, *cfg.arms.values()]):
-        raise ConfigError("use_vllm samples with weights that 4 bits have packed; set load_in_4bit=false, or use_vllm=false")
+        raise ConfigError(
+            "use_vllm samples with weights that 4 bits have packed; set load_in_4bit=false, or use_vllm=false"
+        )
 
 
 def _check_data(cfg: Config) -> None:

@@ -78,7 +78,9 @@ def load_file(path: str | Path) -> list[dict]:
                 raise ValueError(f"{path.name}, {place}: {column} is {value!r}; write it as text or a number")
             if value is None or not str(value).strip():
                 raise ValueError(f"{path.name}, {place}: {column} is empty; fill it in or leave the row out")
-        rows.append({key: row[key] for key in ("question", "answer", "id", "solution") if row.get(key) not in (None, "")})
+        rows.append(
+            {key: row[key] for key in ("question", "answer", "id", "solution") if row.get(key) not in (None, "")}
+        )
     return in_schema(rows, path.stem, path.name)
 
 

@@ -28,6 +28,17 @@ QWEN_1_5B = {
     "vocab_size": 151936,
     "tie_word_embeddings": True,
 }
+SMOLLM2 = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 8192,
+}
 MODELS = {  # as their public config.json say
     "Qwen/Qwen2.5-1.5B-Instruct": QWEN_1_5B | {"max_position_embeddings": 32768},
     "Qwen/Qwen2.5-Math-1.5B": QWEN_1_5B | {"max_position_embeddings": 4096},
@@ -42,17 +53,8 @@ MODELS = {  # as their public config.json say
         "tie_word_embeddings": False,
         "max_position_embeddings": 4096,
     },
-    "HuggingFaceTB/SmolLM2-135M-Instruct": {
-        "model_type": "llama",
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "vocab_size": 49152,
-        "tie_word_embeddings": True,
-        "max_position_embeddings": 8192,
-    },
+    "HuggingFaceTB/SmolLM2-135M-Instruct": SMOLLM2,
+    "SmolLM2-135M-Instruct": SMOLLM2,  # the folder that tools/smollm2.py makes
 }
 
 
@@ -84,11 +86,15 @@ QUESTIONS = {
     "olympiadbench": (100, 1210),
     "svamp": (41, 76),
     "multiarith": (40, 57),
+    "sums": (16, 22),
+    "sums_long": (23, 27),
+    "sums_story": (36, 52),
 }
 # the first 1,900 questions of MATH, in the order in which `mgrpo_lib.data.draw` takes them, have no longer one than this
 FIRST_QUESTIONS = {"math": (1900, 1010)}
 OWN_QUESTIONS, MINIATURE_QUESTIONS = (100, 400), (10, 24)
-TEMPLATE, PHRASE = 110, 20  # tokens of system prompt and turns; of the longest guiding phrase. The miniature's: 2 and 1
+# tokens of turns and the paper's system prompt; of the longest guiding phrase. The miniature's: 2 and 1
+TURNS, SYSTEM, PHRASE = 15, 95, 20
 
 MEAN_LENGTH = 0.5  # of max_completion_length: a completion's mean length; the longest of a batch reaches the limit
 PADDED_QUESTION = 1.5  # a batch is padded to its longest question: so many times the mean one
@@ -99,7 +105,7 @@ CONTEXT_GIB, FRAGMENTATION = 0.8, 0.2  # CUDA context and workspaces; share of w
 TILE = 4096 * 32768  # logits that TRL's chunked head holds at a time (tokens x vocabulary)
 
 ASSUMPTIONS = [
-    f"questions: tokens estimated from the texts, {TEMPLATE} more for the template, {PHRASE} for a phrase",
+    f"questions: tokens estimated from the texts, {TURNS + SYSTEM} more for the template with the paper's system prompt, {PHRASE} for a phrase",
     f"completions: {MEAN_LENGTH:g} x max_completion_length on average; the longest of a batch reaches it, and with it the "
     "batch's decoding time and padding",
     "memory is for the longest question of the data and attempts of full length; TRL samples all rows of a step at once",
@@ -149,7 +155,7 @@ def model_of(cfg: Config) -> Model:
     """
     if cfg.model in MODELS:
         return count(json.dumps(MODELS[cfg.model]))
-    folder = miniature.SHIPPED if cfg.model == "miniature" else Path(cfg.model).expanduser()
+    folder = miniature.SHIPPED if cfg.model == "miniature" else Path(cfg.model_location)
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"the sizes of {cfg.model!r} are not known here, and nothing is downloaded to plan; known: {', '.join(MODELS)}, or a "
@@ -204,9 +210,9 @@ def nf4_bytes(inputs: int, outputs: int) -> int:
 
 
 def weight_bytes(model: Model, cfg: Config) -> int:
-    """The base model's weights in the training of an arm; for arm ``base``, as it is evaluated: dense."""
+    """The base model's weights in the training of an arm; for arm ``base``, as it is evaluated."""
     width = 4 if cfg.model == "miniature" or (cfg.lora_rank == 0 and cfg.arm != "base") else 2
-    if not cfg.load_in_4bit or cfg.arm == "base":
+    if not cfg.load_in_4bit:
         return width * model.parameters
     return sum(nf4_bytes(*layer) for layer in model.linear) + width * (model.parameters - model.linear_weights)
 
@@ -230,7 +236,8 @@ def questions(cfg: Config, name: str) -> tuple[int, int]:
     first, shorter = FIRST_QUESTIONS.get(name, (0, 0))
     if name == cfg.train_data and cfg.train_problems > 0 and cfg.train_problems + cfg.validation_problems <= first:
         longest = shorter
-    return mean + TEMPLATE, longest + TEMPLATE
+    template = TURNS + (SYSTEM if cfg.system_prompt is None else len(cfg.system_prompt) // 3)
+    return mean + template, longest + template
 
 
 def _phrase(cfg: Config) -> int:
@@ -414,9 +421,9 @@ def fits(cfg: Config, gib: float, reserve: bool = True) -> str:
 
 # ------------------------------------------------------------------------------------------------------------ time
 def _kind(cfg: Config) -> str:
-    if cfg.arm == "base" or cfg.lora_rank == 0:
-        return "dense"
-    return "4-bit LoRA" if cfg.load_in_4bit else "LoRA"
+    if cfg.load_in_4bit:
+        return "4-bit LoRA"
+    return "dense" if cfg.arm == "base" or cfg.lora_rank == 0 else "LoRA"
 
 
 def _pass_seconds(model: Model, cfg: Config, gpu: GPU) -> float:

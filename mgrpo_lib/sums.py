@@ -123,7 +123,9 @@ def problems(name: str, split: str, n: int, seed: int = 0) -> list[dict]:
         if split_of(text) == split and text not in found:
             found[text] = story(text, rng) if told else plain(text)
     if len(found) < n:
-        raise ValueError(f"{name!r} has only {len(found)} different problems in its {split} split, not {n}; ask for fewer")
+        raise ValueError(
+            f"{name!r} has only {len(found)} different problems in its {split} split, not {n}; ask for fewer"
+        )
     rows = []
     for i, (text, question) in enumerate(found.items()):
         solution, value = worked(text)

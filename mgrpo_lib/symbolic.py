@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -76,6 +77,7 @@ class Helper:
 # ----------------------------------------------------------------------------------------------------------- the helper
 def serve() -> None:
     """Answers pairs, one JSON line each, until its input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal, and ends the client first
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints is no reply
     _limit_memory()

@@ -119,6 +119,8 @@ def train_base(cfg: Config) -> dict:
         model, tokenizer = load_base(cfg, cfg.model_location), load_tokenizer(cfg, cfg.model_location)
         revision = getattr(model.config, "_commit_hash", None)  # what the hub gave out; a folder has none
         if cfg.base_steps:
+            if PartialState().num_processes > 1:  # the others wait, and would be waited for in every step
+                raise ConfigError("the warm-up runs in one process; run notebook 02_base_model first, then this again")
             model = warmup.warm_up(cfg, model, tokenizer, training_problems(cfg), str(partial / "warmup"), on_step)
             shutil.rmtree(partial / "warmup", ignore_errors=True)
     elif cfg.base_steps == 0:

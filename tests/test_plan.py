@@ -34,7 +34,7 @@ def test_parameters_of_the_miniature_are_those_of_its_weights():
     from mgrpo_lib.models import load_base
 
     cfg = load_config("cpu", arm="base")
-    real = load_base(str(miniature.SHIPPED), cpu=True)
+    real = load_base(cfg, str(miniature.SHIPPED))
     assert plan.model_of(cfg).parameters == sum(p.numel() for p in real.parameters())
     folder = load_config("smoke", model=str(miniature.SHIPPED), train_data="gsm8k", benchmarks=["gsm8k"])
     assert plan.model_of(folder) == plan.model_of(cfg)
@@ -50,7 +50,7 @@ def quantised():
     """The miniature's weights in 4 bits."""
     from mgrpo_lib.models import load_base
 
-    return load_base(str(miniature.SHIPPED), cpu=True, load_in_4bit=True)
+    return load_base(load_config("cpu", arm="base"), str(miniature.SHIPPED), load_in_4bit=True)
 
 
 def test_4_bit_weights_take_the_bytes_that_bitsandbytes_takes(quantised):
