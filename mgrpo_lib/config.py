@@ -54,11 +54,14 @@ class ModelSettings(_Settings):
     base_steps: int = Field(
         0,
         ge=0,
-        description="supervised steps before reinforcement learning; 0: the LLM as it is, the miniature as it comes",
+        description="miniature only: steps of a base model trained here; 0: the one that comes with the library",
     )
-    base_batch_size: int = Field(64, ge=1, description="texts of such a step")
-    base_learning_rate: float = Field(5e-3, gt=0, description="their peak learning rate, linear decay")
-    base_lora_rank: int = Field(16, ge=1, description="rank of LoRA in the warm-up of an LLM; it is merged afterwards")
+    base_batch_size: int = Field(64, ge=1, description="miniature only: texts a step")
+    base_learning_rate: float = Field(5e-3, gt=0, description="miniature only: peak learning rate, linear decay")
+    sft_steps: int = Field(0, ge=0, description="LLM only: supervised steps on worked solutions first; 0: none")
+    sft_batch_size: int = Field(16, ge=1, description="LLM only: solutions a supervised step")
+    sft_learning_rate: float = Field(1e-3, gt=0, description="LLM only: its peak learning rate, linear decay")
+    sft_lora_rank: int = Field(16, ge=1, description="LLM only: rank of its LoRA, which is merged afterwards")
 
 
 class TrainSettings(_Settings):
@@ -368,17 +371,17 @@ def _file_digest(path: Path, size: int, modified: int) -> str:
 def _check_model(cfg: Config) -> None:
     """A model that cannot be had, and settings that it does not go with."""
     if cfg.model == "miniature":
-        for name in ("model_revision", "model_content", "system_prompt"):
-            if getattr(cfg, name) is not None:
+        for name in ("model_revision", "model_content", "system_prompt", "sft_steps"):
+            if getattr(cfg, name):
                 raise ConfigError(f"{name} is for language models, and the model is the miniature; leave it out")
         if cfg.dtype == "bfloat16" or cfg.use_vllm:
             raise ConfigError(
                 "the miniature computes in float32 on the CPU; leave dtype and use_vllm out, or set model"
             )
         return
-    if cfg.base_steps and cfg.train_data in TRAINING_SETS:
+    if cfg.sft_steps and cfg.train_data in TRAINING_SETS:
         raise ConfigError(
-            f"base_steps {cfg.base_steps} warms up on worked solutions, which {cfg.train_data} has not here; set base_steps=0, or "
+            f"sft_steps {cfg.sft_steps} warms up on worked solutions, which {cfg.train_data} has not here; set sft_steps=0, or "
             "train_data to sums or to a file of your own with a column 'solution'"
         )
     if cfg.use_vllm and any(run.get("load_in_4bit", cfg.load_in_4bit) for run in [{}, *cfg.arms.values()]):

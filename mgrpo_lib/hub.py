@@ -133,7 +133,7 @@ def push(cfg: Config) -> list[str]:
 
 def base_on_hub(cfg: Config) -> str | None:
     """The hub id of the base model; None for the miniature, for a folder, and for a model after a warm-up of ours."""
-    own = cfg.model == "miniature" or cfg.model_content or cfg.base_steps
+    own = cfg.model == "miniature" or cfg.model_content or cfg.sft_steps
     return None if own else cfg.model
 
 

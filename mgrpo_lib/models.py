@@ -48,7 +48,7 @@ def compute_dtype(cpu: bool, wanted: str = "auto") -> tuple[torch.dtype, str]:
 
 def is_borrowed(cfg: Config) -> bool:
     """Whether the base model is somebody else's as it is: nothing is trained or written before reinforcement learning."""
-    return cfg.model != MINIATURE and cfg.base_steps == 0
+    return cfg.model != MINIATURE and cfg.sft_steps == 0
 
 
 def base_location(cfg: Config) -> str:

@@ -83,12 +83,13 @@ def key_of(*parts: Any) -> str:
 
 
 def base_key(cfg: Config) -> str:
-    settings, data = cfg.settings(ModelSettings), []
+    cfg, data = cfg.of_arm("base"), []
+    settings = cfg.settings(ModelSettings)
     if cfg.model_content:  # the folder's content stands for it, whatever it is called
         del settings["model"]
     if cfg.model == "miniature" and cfg.base_steps == 0:
         data = [hashlib.sha256((miniature.SHIPPED / "model.safetensors").read_bytes()).hexdigest()]
-    elif cfg.model != "miniature" and cfg.base_steps > 0:
+    elif cfg.sft_steps > 0:
         data = [cfg.train_data, cfg.train_problems, training_contents(cfg)]
     return key_of("base", settings, data, TRAINING_CODE)
 
@@ -160,7 +161,7 @@ def finished_run(cfg: Config) -> dict[str, Any] | None:
     """
     done = finished(cfg.run_folder / "run.json", run_key(cfg))
     # a hub model or a user's folder is not copied
-    borrowed = cfg.arm == "base" and cfg.model != "miniature" and cfg.base_steps == 0
+    borrowed = cfg.arm == "base" and cfg.model != "miniature" and cfg.sft_steps == 0
     return done if done and (borrowed or (cfg.run_folder / "model").exists()) else None
 
 

@@ -109,7 +109,7 @@ def train_base(cfg: Config) -> dict:
     start, losses = time.monotonic(), []
     partial = _fresh(cfg)
     limit_threads(cfg)
-    revision, progress = None, Progress(cfg.results / "progress" / "base.json", max(1, cfg.base_steps))
+    revision, progress = None, Progress(cfg.results / "progress" / "base.json", max(1, cfg.base_steps, cfg.sft_steps))
 
     def on_step(step: int, steps: int, loss: float) -> None:
         losses.append({"step": step, "loss": round(loss, 5)})
@@ -118,7 +118,7 @@ def train_base(cfg: Config) -> dict:
     if cfg.model != MINIATURE:
         model, tokenizer = load_base(cfg, cfg.model_location), load_tokenizer(cfg, cfg.model_location)
         revision = getattr(model.config, "_commit_hash", None)  # what the hub gave out; a folder has none
-        if cfg.base_steps:
+        if cfg.sft_steps:
             if PartialState().num_processes > 1:  # the others wait, and would be waited for in every step
                 raise ConfigError("the warm-up runs in one process; run notebook 02_base_model first, then this again")
             model = warmup.warm_up(cfg, model, tokenizer, training_problems(cfg), str(partial / "warmup"), on_step)

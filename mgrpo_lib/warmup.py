@@ -24,7 +24,7 @@ def warm_up(
     output_dir: str,
     on_step,
 ) -> PreTrainedModel:
-    """The model after `base_steps` steps of `base_batch_size` worked solutions each; the loss is on the solutions alone.
+    """The model after `sft_steps` steps of `sft_batch_size` worked solutions each; the loss is on the solutions alone.
 
     Args:
         problems: rows with ``question`` and ``solution``.
@@ -38,8 +38,8 @@ def warm_up(
 
     if missing := [row["id"] for row in problems if "solution" not in row]:
         raise ConfigError(
-            f"base_steps {cfg.base_steps} warms up on worked solutions, and {missing[0]} of {cfg.train_data} has none; add a "
-            "column 'solution', or set base_steps=0"
+            f"sft_steps {cfg.sft_steps} warms up on worked solutions, and {missing[0]} of {cfg.train_data} has none; add a "
+            "column 'solution', or set sft_steps=0"
         )
     conversations = [
         {
@@ -50,11 +50,11 @@ def warm_up(
     ]
     args = SFTConfig(
         output_dir=output_dir,
-        max_steps=cfg.base_steps,
-        per_device_train_batch_size=cfg.base_batch_size,
-        learning_rate=cfg.base_learning_rate,
+        max_steps=cfg.sft_steps,
+        per_device_train_batch_size=cfg.sft_batch_size,
+        learning_rate=cfg.sft_learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=min(10, cfg.base_steps // 4),
+        warmup_steps=min(10, cfg.sft_steps // 4),
         weight_decay=0.0,
         max_length=None,
         completion_only_loss=True,
@@ -69,8 +69,8 @@ def warm_up(
         dataloader_pin_memory=False,
     )
     lora = LoraConfig(
-        r=cfg.base_lora_rank,
-        lora_alpha=2 * cfg.base_lora_rank,
+        r=cfg.sft_lora_rank,
+        lora_alpha=2 * cfg.sft_lora_rank,
         lora_dropout=0.0,
         target_modules="all-linear",
         task_type="CAUSAL_LM",

@@ -374,7 +374,7 @@ def test_nf4_adapter_is_float32_and_training_after_evaluation_works(model_folder
     from mgrpo_lib.models import load_base, lora_config
 
     cfg = load_config("smoke", arm="mgrpo_nf4")
-    model = load_base(str(model_folder), cpu=True, load_in_4bit=True)
+    model = load_base(load_config("cpu"), str(model_folder), load_in_4bit=True)
     packed = {name: p.detach().clone() for name, p in model.named_parameters() if p.dtype == torch.uint8}
     assert packed, "nothing was quantised"
     args = MGRPOConfig(

@@ -296,7 +296,7 @@ def test_an_adapter_trained_on_4_bits_reloads_and_merges_into_the_dense_base(tmp
     assert any(p.dtype == torch.uint8 for p in policy.parameters())
     merge_adapter(cfg, tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
-    base = load_base(str(cfg.of_arm("base").run_folder / "model"), cpu=True)
+    base = load_base(cfg, str(cfg.of_arm("base").run_folder / "model"))
     from peft import PeftModel
 
     dense = PeftModel.from_pretrained(base, cfg.run_folder / "model").eval()
