@@ -23,7 +23,7 @@ def overlap(left: list[dict], right: list[dict]) -> list[str]:
     and white space.
     """
     made_by = {row["source"].split("/")[0] for row in [*left[:1], *right[:1]]}
-    form = next((GENERATORS[name].bare for name in GENERATORS if made_by == {name}), as_one)
+    form = GENERATORS[made_by.pop()].bare if len(made_by) == 1 and made_by <= GENERATORS.keys() else as_one
     return sorted({form(row["question"]) for row in left} & {form(row["question"]) for row in right})
 
 

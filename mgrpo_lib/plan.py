@@ -99,7 +99,7 @@ TURNS, SYSTEM, PHRASE = 15, 95, 20
 MEAN_LENGTH = 0.5  # of max_completion_length: a completion's mean length; the longest of a batch reaches the limit
 PADDED_QUESTION = 1.5  # a batch is padded to its longest question: so many times the mean one
 EFFICIENCY, BANDWIDTH = 0.25, 0.6  # of peak FLOPs, and of memory bandwidth, that are reached
-LAUNCHES = {"dense": 1.0, "LoRA": 1.7, "4-bit LoRA": 2.3}  # more and smaller kernels in a block
+LAUNCHES = {"dense": 1.0, "4-bit": 1.6, "LoRA": 1.7, "4-bit LoRA": 2.3}  # more and smaller kernels in a block
 REWARD_SECONDS = 0.01  # to check one completion
 CONTEXT_GIB, FRAGMENTATION = 0.8, 0.2  # CUDA context and workspaces; share of what comes and goes that is lost
 TILE = 4096 * 32768  # logits that TRL's chunked head holds at a time (tokens x vocabulary)
@@ -421,15 +421,17 @@ def fits(cfg: Config, gib: float, reserve: bool = True) -> str:
 
 # ------------------------------------------------------------------------------------------------------------ time
 def _kind(cfg: Config) -> str:
-    if cfg.load_in_4bit:
-        return "4-bit LoRA"
-    return "dense" if cfg.arm == "base" or cfg.lora_rank == 0 else "LoRA"
+    if cfg.arm == "base":
+        return "4-bit" if cfg.load_in_4bit else "dense"
+    if cfg.lora_rank == 0:
+        return "dense"
+    return "4-bit LoRA" if cfg.load_in_4bit else "LoRA"
 
 
 def _pass_seconds(model: Model, cfg: Config, gpu: GPU) -> float:
     """The least that any pass through the model takes: launching its kernels, and moving its weights."""
     full = cfg.lora_rank == 0 and cfg.arm != "base"  # float32 weights, cast for every pass
-    per_weight = 4.5 if _kind(cfg) == "4-bit LoRA" else 8 if full else 2
+    per_weight = 4.5 if cfg.load_in_4bit else 8 if full else 2
     moved = per_weight * model.linear_weights + (8 if full else 2) * model.head
     return 1e-3 * gpu.launch * LAUNCHES[_kind(cfg)] * model.layers + moved / (BANDWIDTH * gpu.bandwidth * 1e9)
 

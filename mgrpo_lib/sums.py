@@ -1,8 +1,8 @@
 """Sums and differences in plain English, for a small pretrained language model: a task that it half knows and that needs
 no download.
 
-The training questions are expressions (``What is 47 + 38 - 29?``); a test set has longer ones, another tells the same
-as a story. Solutions go one step after the other (`worked`), so a second look is no easier than the first: correction can
+The training questions are of two numbers (``What is 47 + 38?``); a test set has three, another tells the same as a
+story. Solutions go one step after the other (`worked`), so a second look is no easier than the first: correction can
 protect a right answer, and mend a slip.
 
 The paper has no such task; it is ours. Everything is deterministic given the seed. Inside this module an expression is
@@ -15,9 +15,9 @@ import zlib
 
 # name: (number of operands, told as a story)
 SETS = {
-    "sums": ((2, 3), False),  # in distribution; also the source of the training and validation sets
-    "sums_long": ((4, 4), False),  # longer than any training question
-    "sums_story": ((2, 3), True),  # another surface form, never seen in training
+    "sums": ((2, 2), False),  # in distribution; also the source of the training and validation sets
+    "sums_long": ((3, 3), False),  # longer than any training question
+    "sums_story": ((2, 2), True),  # another surface form, never seen in training
 }
 SPLITS = ("train", "validation", "test")
 TRAINING = "sums"

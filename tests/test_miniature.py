@@ -31,7 +31,7 @@ def test_no_held_out_question_is_trained_on():
     for rows in [data.validation_problems(cfg)] + [data.test_problems(cfg, name) for name in cfg.benchmarks]:
         assert datacard.overlap(train, rows) == []
     assert datacard.overlap(train, train[:3]) != [], "the check itself must find an overlap"
-    words = [{"question": miniature.in_words(row["question"])} for row in train[:1]]
+    words = [{**row, "question": miniature.in_words(row["question"])} for row in train[:1]]
     assert datacard.overlap(train, words) != [], "the same chain in words is the same question"
     # neither does the base model's text show any
     rng = random.Random(0)
