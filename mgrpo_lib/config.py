@@ -7,9 +7,6 @@ below. An unknown name or a wrong type stops the run before any work, with the n
 import ast
 import contextlib
 import difflib
-import functools
-import hashlib
-import json
 import os
 import re
 from pathlib import Path
@@ -20,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from mgrpo_lib import miniature, sums
 from mgrpo_lib.benchmarks import SETS, TRAINING_SETS
+from mgrpo_lib.modelfolder import content_of
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: profiles, notebooks, and the default place of results
 DRIVE = Path("/content/drive")  # where Colab mounts Google Drive
@@ -325,47 +323,13 @@ def _name_model(cfg: Config, profile: dict[str, Any]) -> Config:
         if cfg.model != profile.get("model"):  # what a profile pins is the content of its own model
             cfg = cfg.model_copy(update={"model_content": None})
         return cfg
-    cfg = cfg.model_copy(update={"model": folder.name, "model_content": folder_content(folder)})
+    try:
+        content = content_of(folder)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    cfg = cfg.model_copy(update={"model": folder.name, "model_content": content})
     cfg._model_folder = folder
     return cfg
-
-
-def folder_content(folder: Path) -> str:
-    """A digest of a model folder: weights, tokenizer and configuration, without the versions that wrote it.
-
-    Raises:
-        ConfigError: a part is missing, or its weights are not in safetensors.
-    """
-    weights, indices = sorted(folder.glob("*.safetensors")), sorted(folder.glob("*.index.json"))
-    try:
-        shards = {
-            name for index in indices for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        }
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{folder} is no model folder: {type(error).__name__}: {error}") from None
-    if not weights or any(not name.endswith(".safetensors") for name in shards):
-        raise ConfigError(
-            f"the weights in {folder} are not safetensors, and other formats can hold code; load the model where you trust it "
-            "and save it anew: model.save_pretrained(folder, safe_serialization=True)"
-        )
-    if missing := sorted(shards - {path.name for path in weights}):
-        raise ConfigError(f"{folder} lacks {missing[0]}, which its index names; copy the folder again")
-    tokenizer = sorted(folder.glob("tokenizer*"))
-    if not tokenizer:
-        raise ConfigError(f"{folder} has no tokenizer; put it there: tokenizer.save_pretrained(folder)")
-    config = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for path in [*weights, *tokenizer, *sorted(folder.glob("chat_template*"))]:
-        state = path.stat()
-        digest.update(f"{path.name}:{_file_digest(path, state.st_size, state.st_mtime_ns)}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-@functools.lru_cache
-def _file_digest(path: Path, size: int, modified: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_model(cfg: Config) -> None:

@@ -20,6 +20,7 @@ NAMES = {
     "grpo": "GRPO",
     "grpo_matched": "GRPO, matched tokens",
     "mgrpo": "MGRPO",
+    "mgrpo_nf4": "MGRPO on 4-bit weights",
     "grpo_more_steps": "GRPO, matched by more steps",
     "layers_3": "MGRPO, 3 layers",
     "one_draft": "MGRPO, 1 draft x 8",
@@ -31,7 +32,8 @@ CONTRASTS = [("mgrpo", "grpo_matched"), ("mgrpo", "grpo"), ("grpo_matched", "bas
 DETECTABLE = (
     "detectable at 80% power, points"  # beside what is not significant: the smallest true difference that would be
 )
-REFERENCES = {"cpu": "results", "ablation": "ablation"}  # committed experiments, and the place of each in README
+# committed experiments, and the place of each in README
+REFERENCES = {"cpu": "results", "ablation": "ablation", "smollm2": "llm"}
 
 
 def name_of(arm: str) -> str:
@@ -418,7 +420,7 @@ def update_readme(cfg: Config, readme: Path = ROOT / "README.md") -> bool:
     if place == "results":
         block = readme_block(summary, store.finished(cfg.results / "timing.json", store.experiment_key(cfg)))
     else:
-        block = variants_block(summary)
+        block = {"ablation": variants_block, "llm": llm_block}[place](summary)
     text = readme.read_text(encoding="utf-8")
     between = rf"(<!-- {place} -->\n).*?(<!-- /{place} -->)"
     new = re.sub(between, lambda m: m[1] + block + m[2], text, flags=re.DOTALL)
@@ -502,10 +504,31 @@ def variants_block(summary: dict) -> str:
     )
 
 
+def llm_block(summary: dict) -> str:
+    """README's first numbers on a pretrained language model."""
+    params, rows = summary["params"], summary["rows"]
+    steps = summary["runs"][f"mgrpo-seed{params['seeds'][0]}"]["steps"]
+    return "\n".join(
+        [
+            f"Profile `{summary['profile']}`: {params['model']}, {params['sft_steps']} supervised steps so that it answers in "
+            f"the form that the reward reads, then LoRA; {len(params['seeds'])} training seeds, {steps} steps of MGRPO, "
+            f"{rows[0]['n']} test problems a benchmark, both attempts greedy. Accuracy in percent with 95% intervals over "
+            "seeds and problems:",
+            "",
+            markdown(result_table(summary)).rstrip(),
+            "",
+            "Each arm minus GRPO with matched tokens, in percentage points:",
+            "",
+            markdown(variants_table(summary, "grpo_matched")).rstrip(),
+            "",
+            f"Parameters `{summary['key']}`, {code_version(summary)}; all of it in `results/{summary['profile']}/`.",
+            "",
+        ]
+    )
+
+
 def is_reference(cfg: Config) -> bool:
-    """Whether this is an experiment that README shows: profile ``cpu`` or ``ablation`` as committed, in the
-    repository.
-    """
+    """Whether this is an experiment that README shows: a profile of `REFERENCES` as committed, in the repository."""
     if cfg.profile not in REFERENCES or cfg.output != ROOT:
         return False
     return store.summary_key(cfg) == store.summary_key(load_config(cfg.profile, arm="base"))
