@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 
 from mgrpo_lib import miniature, plan, runner, store
 from mgrpo_lib.config import ROOT, ConfigError, load_config, profile_names
+from mgrpo_lib.prompts import PHRASES
 
 T4, L4, A100 = plan.GPUS[:3]
 
@@ -30,14 +32,16 @@ def test_parameters_are_the_published_ones(name, billions):
     assert model(name).parameters / 1e9 == pytest.approx(billions, abs=5e-5)
 
 
-def test_parameters_of_the_miniature_are_those_of_its_weights():
+def test_parameters_of_the_miniature_are_those_of_its_weights(tmp_path):
     from mgrpo_lib.models import load_base
 
     cfg = load_config("cpu", arm="base")
     real = load_base(cfg, str(miniature.SHIPPED))
     assert plan.model_of(cfg).parameters == sum(p.numel() for p in real.parameters())
-    folder = load_config("smoke", model=str(miniature.SHIPPED), train_data="gsm8k", benchmarks=["gsm8k"])
-    assert plan.model_of(folder) == plan.model_of(cfg)
+    folder = shutil.copytree(miniature.SHIPPED, tmp_path / "own")
+    miniature.make_tokenizer(PHRASES).save_pretrained(folder)
+    own = load_config("smoke", model=str(folder), train_data="gsm8k", benchmarks=["gsm8k"])
+    assert plan.model_of(own) == plan.model_of(cfg)
 
 
 def test_an_unknown_model_is_refused_with_those_known():
