@@ -7,6 +7,7 @@ below. An unknown name or a wrong type stops the run before any work, with the n
 import ast
 import contextlib
 import difflib
+import importlib.util
 import os
 import re
 from pathlib import Path
@@ -352,6 +353,8 @@ def _check_model(cfg: Config) -> None:
         raise ConfigError(
             "use_vllm samples with weights that 4 bits have packed; set load_in_4bit=false, or use_vllm=false"
         )
+    if cfg.use_vllm and importlib.util.find_spec("vllm") is None:
+        raise ConfigError("use_vllm needs vLLM and a CUDA GPU: pip install 'trl[vllm]', or set use_vllm=false")
 
 
 def _check_data(cfg: Config) -> None:

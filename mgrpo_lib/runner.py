@@ -133,14 +133,28 @@ def check_memory(cfg: Config) -> None:
         )
 
 
+def check_model(cfg: Config) -> None:
+    """Refuses to start with a model that a profile only knows by its content.
+
+    Raises:
+        ConfigError: with how to get it.
+    """
+    if cfg.model_content and cfg.model_location == cfg.model:
+        raise ConfigError(
+            f"profile {cfg.profile} needs the folder of {cfg.model} (content {cfg.model_content}); its head says how to make it "
+            f"(profiles/{cfg.profile}.yaml), then: make reproduce PROFILE={cfg.profile} MODEL=folder. A hub id such as "
+            "MODEL=owner/name works too, and gives other numbers"
+        )
+
+
 def default_workers(cfg: Config) -> int:
-    """Notebooks at a time: one for each core that this process may use, and 2 GB of memory for each. On a GPU one, which
-    takes it whole.
+    """Notebooks at a time: one for each core that this process may use, and 2 GB of memory for each, or 8 GB for a language
+    model (a small one). On a GPU one, which takes it whole.
     """
     if cfg.model != "miniature" and gpus():
         return 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return max(1, min(len(os.sched_getaffinity(0)), int(memory // 2)))
+    return max(1, min(len(os.sched_getaffinity(0)), int(memory // (2 if cfg.model == "miniature" else 8))))
 
 
 def configuration(profile: str, settings: dict[str, Any], seeds: str = "", out: str = "") -> Config:
@@ -242,7 +256,9 @@ def reproduce(
     )
     _note_other_versions([job for job in jobs if job not in pending])
     if pending:
-        check_memory(cfg)
+        if any(job.notebook[:2] in ("02", "03", "04", "05") for job in pending):
+            check_model(cfg)
+            check_memory(cfg)
         workers, start = workers or default_workers(cfg), time.monotonic()
         seconds = _run(pending, workers)
         if seconds is None:
