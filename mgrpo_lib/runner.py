@@ -6,12 +6,15 @@ second.
 """
 
 import base64
+import fcntl
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -247,6 +250,40 @@ def reproduce(
     jobs = plan(cfg, handed_on)
     for job in jobs:
         check_notebook(NOTEBOOKS / f"{job.notebook}.ipynb")
+    if any(not job.done() for job in jobs if job.notebook[:2] in ("02", "03", "04", "05")):
+        check_model(cfg)
+        check_memory(cfg)
+    with only_one(cfg.results):
+        return _reproduce(cfg, jobs, workers)
+
+
+@contextmanager
+def only_one(folder: Path):
+    """Keeps a second chain out of a results folder. The system gives the lock back when its owner ends, however it does.
+
+    Raises:
+        ConfigError: another chain is at work there; the message names it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ConfigError(
+                f"{folder} is in use by {file.read().strip() or 'another run'}; wait until it ends, stop it, or write elsewhere "
+                "with OUT=folder"
+            ) from None
+        except OSError as error:  # some network folders know no locks
+            print(f"note: {folder} cannot be locked ({error}); start no second run there", flush=True)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        file.flush()
+        yield
+
+
+def _reproduce(cfg: Config, jobs: list[Job], workers: int | None) -> int:
+    """Runs what is not done, and prints the table."""
     # the overview only shows what others leave: it is pending if they are
     pending = [job for job in jobs if not job.done()]
     there = len(jobs) - len(pending)
@@ -256,9 +293,6 @@ def reproduce(
     )
     _note_other_versions([job for job in jobs if job not in pending])
     if pending:
-        if any(job.notebook[:2] in ("02", "03", "04", "05") for job in pending):
-            check_model(cfg)
-            check_memory(cfg)
         workers, start = workers or default_workers(cfg), time.monotonic()
         seconds = _run(pending, workers)
         if seconds is None:

@@ -153,6 +153,22 @@ def test_a_second_call_does_nothing_and_says_so(out, cfg):
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
 
 
+def test_a_second_chain_is_kept_out_of_a_folder_that_is_in_use(out):
+    """The lock names its owner, and is free again once that is gone, killed or not."""
+    code = "import sys, time; from pathlib import Path; from mgrpo_lib.runner import only_one\n"
+    code += "with only_one(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", code, str(out / "results" / "smoke")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout.readline() == "mine\n"
+    second = call("reproduce", "--profile", "smoke", "--out", str(out))
+    assert second.returncode == 2 and f"is in use by process {owner.pid} on " in second.stderr
+    assert "OUT=folder" in second.stderr
+    owner.kill()
+    owner.wait()
+    assert call("reproduce", "--profile", "smoke", "--out", str(out)).returncode == 0
+
+
 def test_a_changed_parameter_never_reuses_an_old_result(out):
     def done(**changes) -> set[str]:
         cfg = load_config("smoke", arm="base", output_root=str(out), **changes)
