@@ -74,6 +74,43 @@ def test_wrong_parameters_are_refused_with_the_nearest_valid_name(overrides, mes
         load_config("smoke", **overrides)
 
 
+@pytest.mark.parametrize(
+    ("profile", "overrides", "message"),
+    [
+        ("smoke", {"system_prompt": "Add."}, "system_prompt is for language models"),
+        ("smoke", {"sft_steps": 5}, "sft_steps is for language models"),
+        ("smoke", {"model_revision": "main"}, "model_revision is for language models"),
+        ("smoke", {"dtype": "bfloat16"}, "the miniature computes in float32"),
+        ("smoke", {"dtype": "float8"}, "'dtype' is 'float8'"),
+        (
+            "smoke",
+            {"benchmarks": ["sums"]},
+            "'sums' is text, and the model 'miniature' reads arithmetic alone; set model",
+        ),
+        ("t4", {"use_vllm": True}, "set load_in_4bit=false, or use_vllm=false"),
+        (
+            "paper",
+            {"use_vllm": True, "control_arms": [], "arms": {"mgrpo": {"load_in_4bit": True}}},
+            "set load_in_4bit=false",
+        ),
+        ("t4", {"sft_steps": 5}, "gsm8k has not here; set sft_steps=0"),
+        ("smollm2", {"train_problems": 0}, "sums has no end"),
+        ("smollm2", {"test_problems": 0}, "have no end"),
+    ],
+)
+def test_settings_that_do_not_go_with_the_model_are_refused(profile, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(profile, **overrides)
+
+
+def test_vllm_is_refused_where_it_is_not_installed(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="needs vLLM and a CUDA GPU: pip install"):
+        load_config("paper", use_vllm=True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert load_config("paper", use_vllm=True).use_vllm
+
+
 def test_unknown_profile_is_refused():
     with pytest.raises(ConfigError, match="unknown profile 'cpuu'; did you mean 'cpu'"):
         load_config("cpuu")

@@ -275,6 +275,7 @@ def test_precision_is_chosen_by_capability_and_says_why(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has: has)
         chosen, reason = compute_dtype(cpu=False)
         assert chosen == dtype and word in reason
+    assert compute_dtype(cpu=True, wanted="bfloat16") == (torch.bfloat16, "bfloat16: as dtype says")
 
 
 def test_an_adapter_trained_on_4_bits_reloads_and_merges_into_the_dense_base(tmp_path):
