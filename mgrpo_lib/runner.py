@@ -6,6 +6,7 @@ second.
 """
 
 import base64
+import ctypes
 import fcntl
 import json
 import os
@@ -24,6 +25,7 @@ from mgrpo_lib.config import ROOT, Config, ConfigError, load_config, parse_seeds
 from mgrpo_lib.progress import clock
 
 NOTEBOOKS = ROOT / "notebooks"
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 GPU_PROFILES = {"t4": 14.5, "a100": 39.0, "paper": 79.0}  # GiB that each needs at least
 CHOSEN_ELSEWHERE = {"profile": "PROFILE=", "arm": "the profile's arms", "seed": "SEEDS=", "output_root": "OUT="}
 
@@ -430,7 +432,13 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
     call = [sys.executable, "-m", "papermill", notebook, executed, "-b", parameters, "--kernel", "python3"]
     call += ["--cwd", str(NOTEBOOKS), "--no-progress-bar", "--log-level", "ERROR"]
     with open(job.beside(".log"), "w", encoding="utf-8") as log:
-        return subprocess.Popen(call, env=environment, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        how = {"stdout": log, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
+        return subprocess.Popen(call, env=environment, preexec_fn=_end_with_the_chain, **how)
+
+
+def _end_with_the_chain() -> None:
+    """A notebook must not go on writing once its chain was killed: the next one makes the same results. Linux."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _publish(job: Job) -> None:
