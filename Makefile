@@ -12,7 +12,7 @@ OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--see
 STAMP = .venv/.ready
 
 .DELETE_ON_ERROR:
-.PHONY: help setup reproduce plan test test-colab lint format figures badges lab lock clean
+.PHONY: help setup doctor reproduce plan test test-colab lint format figures badges lab lock licences audit newest clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,9 @@ setup: $(STAMP)  ## .venv with the locked packages and the library (done once; t
 $(STAMP): requirements.lock pyproject.toml tools/setup.sh
 	@PYTHON="$(PYTHON)" sh tools/setup.sh
 	@touch $@
+
+doctor: $(STAMP)  ## what this machine is, which profiles it can run, and what to mend (half a minute, no network)
+	@$(RUN) doctor $(if $(OUT),--out "$(OUT)")
 
 reproduce: $(STAMP)  ## run what is missing of the experiment and print its table
 	@$(RUN) reproduce $(OPTIONS) $(if $(WORKERS),--workers $(WORKERS))

@@ -1,18 +1,18 @@
-"""`python -m mgrpo_lib reproduce | figures | plan`: the chain, its tables and figures, and what it would take on GPUs."""
+"""`python -m mgrpo_lib reproduce | figures | plan | doctor`: the chain, its tables and figures, what it would take on GPUs, and
+what this machine can run.
+"""
 
 import argparse
 import sys
-
-from mgrpo_lib.config import Config, ConfigError, parse_assignments
-from mgrpo_lib.runner import configuration, reproduce
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m mgrpo_lib", description=__doc__)
     parser.add_argument(
         "command",
-        choices=["reproduce", "figures", "plan"],
-        help="run what is missing of an experiment, redraw its tables and figures, or estimate its memory, tokens and hours",
+        choices=["reproduce", "figures", "plan", "doctor"],
+        help="run what is missing of an experiment, redraw its tables and figures, estimate its memory, tokens and hours, or "
+        "say what this machine can run and what to mend (with --out alone)",
     )
     parser.add_argument("--profile", default="auto", help="a file in profiles/; auto: by hardware")
     parser.add_argument("--out", default="", help="folder of results/ and figures/; default: the repository")
@@ -21,6 +21,15 @@ def main() -> int:
     parser.add_argument("--params", default="", help="settings, such as 'learning_rate=2e-4 max_steps=50'")
     parser.add_argument("--workers", type=int, help="notebooks at a time; default: one for each core")
     arguments = parser.parse_args()
+    if arguments.command == "doctor":
+        if arguments != parser.parse_args(["doctor", "--out", arguments.out]):
+            parser.error("doctor looks at all profiles; it takes --out alone")
+        from mgrpo_lib.doctor import doctor
+
+        return doctor(arguments.out)
+    from mgrpo_lib.config import ConfigError, parse_assignments  # what the doctor does without
+    from mgrpo_lib.runner import configuration, reproduce
+
     where = {"seeds": arguments.seeds, "out": arguments.out}
     try:
         settings = parse_assignments(arguments.params) | ({"model": arguments.model} if arguments.model else {})
@@ -38,7 +47,7 @@ def main() -> int:
         return 2
 
 
-def redraw(cfg: Config) -> int:
+def redraw(cfg) -> int:
     """Tables, figures and, for the reference run, README's results."""
     from mgrpo_lib import figures, report  # matplotlib and pandas
 

@@ -580,13 +580,25 @@ def _context(cfg: Config) -> str:
     return f"{attempts} attempts at the longest question take {needed:,} of {limit or 'unlimited'} tokens{short}"
 
 
-def _checkpoint(runs: list[Config]) -> str:
-    """Two checkpoints (weights and two Adam states, float32) while an arm trains, and the weights of every run after it."""
+def _disk(runs: list[Config]) -> tuple[float, float]:
+    """GB of one checkpoint (weights and two Adam states, float32), of which an arm keeps two while it trains, and of all
+    trained weights.
+    """
     sizes = [trainable(model_of(run), run) for run in runs]
-    kept = sum(len(run.seeds) * 4 * size for run, size in zip(runs, sizes, strict=True))
+    return 12e-9 * max(sizes), sum(len(run.seeds) * 4e-9 * size for run, size in zip(runs, sizes, strict=True))
+
+
+def disk(cfg: Config) -> float:
+    """GB that a profile's checkpoints and trained weights take in the results folder, at most."""
+    checkpoint, kept = _disk([cfg.of_arm(arm) for arm in cfg.arms])
+    return 2 * checkpoint + kept
+
+
+def _checkpoint(runs: list[Config]) -> str:
+    checkpoint, kept = _disk(runs)
     often = f"every {runs[0].checkpoint_steps} steps" if runs[0].checkpoint_steps else "never"
     return (
-        f"2 checkpoints of {12 * max(sizes) / 1e9:.2f} GB while an arm trains ({often}), {kept / 1e9:.2f} GB of trained weights "
+        f"2 checkpoints of {checkpoint:.2f} GB while an arm trains ({often}), {kept:.2f} GB of trained weights "
         f"in the end, {2 * model_of(runs[0]).parameters / 1e9:.1f} GB of 16-bit base weights from the hub"
     )
 
