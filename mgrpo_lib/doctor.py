@@ -268,7 +268,7 @@ def gpu_pains(machine: Machine) -> list[tuple[object, str, str]]:
         (
             any((0, 0) < cap < AMPERE for cap in capabilities),
             "a GPU without bfloat16: float16 is taken, in which losses can overflow, and vLLM may refuse it",
-            "leave dtype=auto and use_vllm=false; with nan in metrics.jsonl dtype=float32",
+            "leave dtype=auto and use_vllm=false; where sampling fails with inf or nan, dtype=float32",
         ),
         (
             used > 1,

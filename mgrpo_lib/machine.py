@@ -42,7 +42,9 @@ def torch_facts():
     return facts
 def experiment():
     import mgrpo_lib.train, mgrpo_lib.controls, mgrpo_lib.datacard, mgrpo_lib.figures, papermill, ipykernel
+    from mgrpo_lib import store
     from mgrpo_lib.rewards import same_answer
+    store.environment()
     if not same_answer(r"\\frac{1}{\\sqrt{2}}", r"\\frac{\\sqrt{2}}{2}"):
         raise RuntimeError("the helper process that compares formulas does not answer")
 def four_bits():
