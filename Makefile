@@ -7,6 +7,7 @@ MODEL ?=
 PYTHON ?=
 WORKERS ?=
 REPO ?=
+DRY ?=
 RUN = .venv/bin/python -m mgrpo_lib
 OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(MODEL),--model "$(MODEL)") $(if $(PARAMS),--params "$(PARAMS)")
 STAMP = .venv/.ready
@@ -55,6 +56,15 @@ badges: $(STAMP)  ## Colab badges and set-up cells of all notebooks; REPO=owner/
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	@.venv/bin/jupyter lab --notebook-dir=notebooks
+
+licences: $(STAMP)  ## write LICENCES.md: the licence of every locked package, by its own metadata
+	@.venv/bin/python tools/licences.py
+
+audit: $(STAMP)  ## known vulnerabilities of the locked packages, by pip-audit in a throw-away environment (network)
+	@.venv/bin/python tools/audit.py
+
+newest: $(STAMP)  ## all tests with the newest packages that pyproject.toml allows, in a throw-away environment (long; 6 GB); DRY=1 only lists them
+	@.venv/bin/python tools/newest.py $(if $(DRY),--dry-run)
 
 lock: $(STAMP)  ## write requirements.lock anew from what is installed in .venv
 	@.venv/bin/python tools/lock.py

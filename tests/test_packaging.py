@@ -49,13 +49,6 @@ def test_conda_environment_installs_the_lock_on_the_same_pythons():
         assert Version(version) in SpecifierSet(PROJECT["requires-python"])
 
 
-def test_what_is_installed_is_what_is_locked():
-    from importlib import metadata
-
-    for name in ("torch", "transformers", "trl", "peft", "bitsandbytes", "papermill", "pandas"):
-        assert metadata.version(name).split("+")[0] == locked()[name]
-
-
 def setup(tmp_path, path: str, **environment) -> subprocess.CompletedProcess:
     (tmp_path / "tools").mkdir(exist_ok=True)
     shutil.copy(ROOT / "tools" / "setup.sh", tmp_path / "tools" / "setup.sh")
