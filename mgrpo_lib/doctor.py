@@ -97,6 +97,8 @@ def number(capability: str) -> tuple[int, int]:
 # ------------------------------------------------------------------------------------------------------- the profiles
 def judge(machine: Machine, name: str, out: str) -> tuple[str, str]:
     """What a profile needs, and why it cannot run here, with the mend (empty: it can)."""
+    import yaml
+
     from mgrpo_lib import runner
     from mgrpo_lib.config import ConfigError
 
@@ -106,7 +108,7 @@ def judge(machine: Machine, name: str, out: str) -> tuple[str, str]:
         if cfg.model != "miniature" and broken:  # the plan loads torch, which may end this process too
             return "not counted without torch", f"torch or the library cannot be loaded ({broken}); {INSTALL}"
         needed, gb, why = (small if cfg.model == "miniature" else large)(machine, cfg)
-    except (ConfigError, OSError, ValueError) as error:
+    except (ConfigError, OSError, ValueError, yaml.YAMLError) as error:
         return "not known", str(error)
     bits = any(cfg.of_arm(arm).load_in_4bit for arm in cfg.arms)
     problems = [

@@ -128,10 +128,11 @@ def nvidia_smi() -> tuple[list[list[str]], str]:
     return [row for row in rows if len(row) == 3], ""
 
 
-def first_line(path: str) -> str:
+def read(path: str) -> str:
+    """A system file without the last line's end; empty if there is none."""
     try:
-        return Path(path).read_text(encoding="utf-8").splitlines()[0]
-    except (OSError, IndexError):
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError:
         return ""
 
 
@@ -140,17 +141,21 @@ def memory() -> tuple[float, float]:
     lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     kib = {line.split(":")[0]: int(line.split()[1]) for line in lines}
     total, free = kib["MemTotal"] / 2**20, kib["MemAvailable"] / 2**20
-    limit, used = first_line("/sys/fs/cgroup/memory.max"), first_line("/sys/fs/cgroup/memory.current")
+    group = "/sys/fs/cgroup/memory"
+    limit, used, stat = (read(f"{group}.{name}") for name in ("max", "current", "stat"))
+    if not limit:  # the older kind of control groups
+        limit, used, stat = (read(f"{group}/memory.{name}") for name in ("limit_in_bytes", "usage_in_bytes", "stat"))
     if limit.isdecimal() and int(limit) / 2**30 < total:
         total = int(limit) / 2**30
-        free = min(free, total - int(used or 0) / 2**30)
+        cached = re.search(r"(?m)^inactive_file (\d+)$", stat)  # counted as used, and given back when needed
+        free = min(free, total - (int(used or 0) - int(cached.group(1) if cached else 0)) / 2**30)
     return total, free
 
 
 def cores() -> tuple[int, float]:
     """Cores that this process may use, and how many cores' worth of time its container gets."""
     allowed = len(os.sched_getaffinity(0))
-    quota, _, period = first_line("/sys/fs/cgroup/cpu.max").partition(" ")
+    quota, _, period = read("/sys/fs/cgroup/cpu.max").partition(" ")
     return allowed, min(allowed, int(quota) / int(period)) if quota.isdecimal() else allowed
 
 

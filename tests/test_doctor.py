@@ -172,13 +172,23 @@ def test_disk_tells_what_cannot_be_written(monkeypatch, tmp_path):
 
 
 def test_a_container_s_limits_count(monkeypatch):
-    lines = {"memory.max": str(2**31), "memory.current": str(2**30), "cpu.max": "50000 100000"}
-    monkeypatch.setattr(machine, "first_line", lambda path: lines[Path(path).name])
-    total, free = machine.memory()
-    assert total == 2.0 and free <= 1.0
-    assert machine.cores()[1] == 0.5
-    monkeypatch.setattr(machine, "first_line", lambda path: "max 100000" if path.endswith("cpu.max") else "max")
-    assert machine.memory()[0] > 2.0 or machine.cores()[1] == machine.cores()[0]
+    whole = machine.memory()[0]
+    gib, files = 2**30, "/sys/fs/cgroup/"
+    now = {
+        "memory.max": str(gib),
+        "memory.current": str(gib),
+        "memory.stat": f"anon 5\ninactive_file {gib // 2}\nslab 7",
+    }
+    older = {"memory/memory.limit_in_bytes": str(gib), "memory/memory.usage_in_bytes": str(gib // 4)}
+    for lines, free in ((now, 0.5), (older, 0.75)):
+        monkeypatch.setattr(machine, "read", lambda path, lines=lines: lines.get(path.removeprefix(files), ""))
+        assert machine.memory() == (1.0, free)
+    for unlimited in ({"memory.max": "max"}, {"memory/memory.limit_in_bytes": str(2**63 - 4096)}, {}):
+        monkeypatch.setattr(machine, "read", lambda path, lines=unlimited: lines.get(path.removeprefix(files), ""))
+        assert machine.memory()[0] == whole
+    for quota, share in (("50000 100000", 0.5), ("max 100000", machine.cores()[0]), ("", machine.cores()[0])):
+        monkeypatch.setattr(machine, "read", lambda path, quota=quota: quota)
+        assert machine.cores()[1] == share
 
 
 @pytest.mark.parametrize(
