@@ -16,13 +16,14 @@ from mgrpo_lib.config import (
 @pytest.mark.parametrize("profile", profile_names())
 def test_every_arm_of_every_profile_resolves(profile):
     cfg = load_config(profile, arm="base")
-    assert {"grpo_matched", "mgrpo"} <= set(cfg.arms)
+    assert "mgrpo" in cfg.arms and ("grpo_matched" in cfg.arms or profile == "smollm2_nf4")
     for arm, changes in cfg.arms.items():
         run = cfg.of_arm(arm, seed=3)
         assert (run.arm, run.seed, run.run_name) == (arm, 3, f"{arm}-seed3")
         for name, value in changes.items():
             assert getattr(run, name) == value
-    assert cfg.of_arm("grpo_matched").num_layers == 1 and cfg.of_arm("mgrpo").num_layers == 2
+    assert all(cfg.of_arm(arm).num_layers == 1 for arm in cfg.arms if arm.startswith("grpo"))
+    assert cfg.of_arm("mgrpo").num_layers == 2
 
 
 def test_a_profile_that_extends_another_changes_what_it_names_alone():
