@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -155,7 +156,7 @@ def test_a_card_of_grpo_says_that_corrections_were_not_trained(experiment):
     assert "never trained to correct" not in card_of(cfg, "mgrpo")
 
 
-def test_only_a_base_model_on_the_hub_is_named(experiment, tmp_path, monkeypatch):
+def test_only_a_base_model_on_the_hub_is_named(experiment, model_folder, tmp_path):
     cfg = experiment(model="Qwen/Qwen2.5-1.5B-Instruct", **REAL)
     hub.write_cards(cfg)
     card = ModelCard(card_of(cfg, "mgrpo"))
@@ -163,13 +164,15 @@ def test_only_a_base_model_on_the_hub_is_named(experiment, tmp_path, monkeypatch
     assert 'base = "Qwen/Qwen2.5-1.5B-Instruct"' in card.text and "> You are a helpful AI assistant." in card.text
     assert "miniature" not in card.text.partition("## Training")[0] and card.data.license is None
 
-    (tmp_path / "my" / "model").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    for folder in (str(tmp_path / "my" / "model"), "my/model", str(tmp_path / "gone")):
-        cfg = experiment(model=folder, **REAL)
+    shutil.copytree(model_folder, tmp_path / "my" / "model")
+    for folder, said in (
+        (tmp_path / "my" / "model", "on model, a local folder"),
+        (tmp_path / "gone", "a local folder"),
+    ):
+        cfg = experiment(model=str(folder), **REAL)
         hub.write_cards(cfg)
         card = ModelCard(card_of(cfg, "mgrpo"))
-        assert card.data.base_model is None and "a local base model" in card.text
+        assert card.data.base_model is None and said in card.text
         assert str(tmp_path) not in str(card) and "my/model" not in str(card)
 
 
