@@ -48,7 +48,7 @@ def main(report: str, dtype: str, stop: str) -> int:
 
     train.build_trainer = building
     if dtype == "bfloat16":  # as on a GPU; on a CPU the library computes in float32
-        models.compute_dtype = train.compute_dtype = lambda cpu: (torch.bfloat16, "bfloat16: for a test")
+        models.compute_dtype = train.compute_dtype = lambda cpu, wanted="auto": (torch.bfloat16, "bfloat16: for a test")
     failed = train.main()
     (trainer,) = trainers
     parameters = list(trainer.model.parameters())

@@ -112,7 +112,20 @@ def test_every_matched_arm_generated_as_many_tokens(cfg):
                 assert abs(run["train_tokens"] - budget) <= 0.7 * run["train_tokens"] / run["steps"], (arm, seed)
 
 
-def test_the_language_model_learnt_on_4_bits_too():
+def test_what_readme_says_of_the_language_model_is_what_the_files_say():
+    """On sums every arm is below the base model in the mean, one of them surely; the arms do not differ."""
+    summary = summary_of(LLM)
+    rows = {(row["arm"], row["benchmark"]): row for row in summary["rows"]}
+    assert all(rows[arm, "sums"]["acc_t1"] < rows["base", "sums"]["acc_t1"] for arm in LLM.arms)
+    found = {(r["arm"], r["against"], r["benchmark"], r["attempt"]): r["ci"] for r in summary["contrasts"]}
+    assert all(found["grpo_matched", "base", "sums", k][1] < 0 for k in (1, 2))
+    assert all(low <= 0 <= high for (_, against, *_), (low, high) in found.items() if against != "base")
+    assert rows["mgrpo", "sums"]["i_to_c"] == rows["mgrpo", "sums"]["c_to_i"] == 0
+    four = {(row["arm"], row["benchmark"]): row["acc_t1"] for row in summary_of(NF4)["rows"]}
+    assert 0.4 < four["mgrpo_nf4", "sums"] / four["mgrpo", "sums"] < 0.6
+
+
+def test_the_language_model_was_trained_on_4_bits_too():
     """Its adapter moved; what the two precisions have in common is the same run of profile smollm2."""
     runs, others = summary_of(NF4)["runs"], summary_of(LLM)["runs"]
     assert runs["mgrpo-seed0"] == others["mgrpo-seed0"] and runs["base"] == others["base"]
