@@ -1,5 +1,5 @@
 """Kills the smoke chain again and again, at random moments and in every stage, lets the same command go on, and compares the
-results with those of a chain that nobody disturbed. `make test-kill`; not part of the test suite, since it takes a quarter
+results with those of a chain that nobody disturbed. `python tests/kill_chain.py`; not part of the test suite, since it takes a quarter
 of an hour.
 
 Three kinds of death, all by SIGKILL, as when a session is cut off: of everything at once, of the chain alone, of one
