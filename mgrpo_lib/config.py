@@ -140,7 +140,7 @@ class EvalSettings(_Settings):
     test_draw: int = Field(
         0,
         ge=0,
-        description="which draw of the test problems; of generated sets, another one shares next to none with it",
+        description="which draw of the test problems; of the miniature, another one shares next to none with it",
     )
     control_arms: list[str] = Field(
         [], description="arms that also get the controls, and correct each other's drafts; see mgrpo_lib/controls.py"
@@ -213,8 +213,23 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
         return self._files
 
     @property
+    def model_folder(self) -> Path | None:
+        """The folder of the model, if it was given as one."""
+        return self._model_folder
+
+    @property
     def model_location(self) -> str:
-        """What the model is loaded from: its folder, or its hub id."""
+        """What the model is loaded from: its folder, or its hub id.
+
+        Raises:
+            ConfigError: the profile knows its model by its content alone, and no folder was given.
+        """
+        if self.model_content and self._model_folder is None:
+            raise ConfigError(
+                f"profile {self.profile} needs the folder of {self.model} (content {self.model_content}); its head says how to "
+                f"make it (profiles/{self.profile}.yaml), then set model to it (for make: MODEL=folder). A hub id such as "
+                "MODEL=owner/name works too, and gives other numbers"
+            )
         return str(self._model_folder or self.model)
 
     def of_arm(self, arm: str, seed: int | None = None) -> "Config":
@@ -228,6 +243,9 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
     def settings(self, stage: type[_Settings]) -> dict[str, Any]:
         """The settings of one stage, as plain data."""
         return self.model_dump(include=set(stage.model_fields))
+
+
+TEXTS = {name for name, field in Config.model_fields.items() if field.annotation in (str, str | None)}
 
 
 def profile_names() -> list[str]:
@@ -280,7 +298,7 @@ def load_config(profile: str, **overrides: Any) -> Config:
         cfg = Config(**{**base, **({} if arm == "base" else arms[arm]), **overrides, "profile": profile, "arm": arm})
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(e) for e in error.errors())) from None
-    cfg = _name_model(_name_files(cfg), base)
+    cfg = _name_model(_name_files(cfg), base, overrides.get("model_content"))
     _check_sense(cfg)
     _check_model(cfg)
     _check_data(cfg)
@@ -317,17 +335,35 @@ def _name_files(cfg: Config) -> Config:
     return cfg
 
 
-def _name_model(cfg: Config, profile: dict[str, Any]) -> Config:
-    """Names a model folder by its last part and its content, as results do: where it lies is no part of them."""
+def _name_model(cfg: Config, profile: dict[str, Any], wanted: str | None) -> Config:
+    """Names a model folder by its last part and its content, as results do: where it lies is no part of them.
+
+    Args:
+        wanted: the content that the user asks for. What a profile pins is the content of its own model.
+    """
     folder = from_repository(cfg.model)
-    if cfg.model == "miniature" or not folder.is_dir():
-        if cfg.model != profile.get("model"):  # what a profile pins is the content of its own model
-            cfg = cfg.model_copy(update={"model_content": None})
+    if cfg.model == "miniature" or (cfg.model == profile.get("model") and not folder.is_dir()):
         return cfg
+    if not folder.is_dir():
+        if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", cfg.model):
+            raise ConfigError(
+                f"model {cfg.model!r} is no hub id (owner/name), and there is no folder {folder}; a relative path counts from {ROOT}"
+            )
+        if wanted:
+            raise ConfigError("model_content is for a model in a folder; pin a hub model with model_revision")
+        return cfg.model_copy(update={"model_content": None})
+    if folder.name == "miniature":
+        raise ConfigError(
+            f"the model in {folder} would be called 'miniature' in the results, as ours is; rename the folder"
+        )
     try:
         content = content_of(folder)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if wanted not in (None, content):
+        raise ConfigError(
+            f"model_content asks for {wanted}, and {folder} holds {content}; give the right folder, or leave it out"
+        )
     cfg = cfg.model_copy(update={"model": folder.name, "model_content": content})
     cfg._model_folder = folder
     return cfg
@@ -344,6 +380,14 @@ def _check_model(cfg: Config) -> None:
                 "the miniature computes in float32 on the CPU; leave dtype and use_vllm out, or set model"
             )
         return
+    if cfg.model_revision and cfg.model_content:
+        raise ConfigError("model_revision is for a hub model, and the model is a folder; leave it out")
+    ranks = [run.get("lora_rank", cfg.lora_rank) for run in cfg.arms.values()]
+    if cfg.model_revision and cfg.beta > 0 and 0 in ranks:
+        raise ConfigError(
+            "model_revision does not reach TRL's reference model where all weights are trained; set lora_rank, beta=0, or model "
+            "to a folder with that revision"
+        )
     if cfg.sft_steps and cfg.train_data in TRAINING_SETS:
         raise ConfigError(
             f"sft_steps {cfg.sft_steps} warms up on worked solutions, which {cfg.train_data} has not here; set sft_steps=0, or "
@@ -368,8 +412,13 @@ def _check_data(cfg: Config) -> None:
             raise ConfigError(
                 f"unknown {kind} {name!r}; {nearest(name, known[kind])} Or give the path of a {', '.join(FILE_KINDS)} file"
             )
-        if cfg.model == "miniature" and name not in {"miniature", *miniature.BENCHMARKS}:
+        ours = name in {"miniature", *miniature.BENCHMARKS}
+        if cfg.model == "miniature" and not ours:
             raise ConfigError(f"{kind} {name!r} is text, and the model 'miniature' reads arithmetic alone; set model")
+        if cfg.model != "miniature" and ours:
+            raise ConfigError(
+                f"{kind} {name!r} is in the miniature's own signs; for {cfg.model} set train_data and benchmarks too"
+            )
     if len(set(cfg.benchmarks)) < len(cfg.benchmarks):
         raise ConfigError(f"benchmarks {cfg.benchmarks} repeat themselves; give each once")
     if cfg.train_problems == 0 and cfg.train_data in GENERATORS:
@@ -402,6 +451,11 @@ def _check_hub(cfg: Config) -> None:
             validate_repo_id(cfg.push_to_hub + suffix)
         except HFValidationError as error:
             raise ConfigError(f"push_to_hub: {error} Write owner/name") from None
+    if cfg.sft_steps:
+        raise ConfigError(
+            "push_to_hub would upload adapters without the warmed-up model that they belong to; write whole models with "
+            "mgrpo_lib.models.merge_adapter, and upload those"
+        )
     if constants.HF_HUB_OFFLINE:
         raise ConfigError(
             "push_to_hub is set, and so is HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE, under which nothing is uploaded; unset one"
@@ -491,13 +545,16 @@ def _check_sense(cfg: Config) -> None:
 # notebooks
 def parse_assignments(text: str) -> dict[str, Any]:
     """``learning_rate=1e-4 seeds=[0,1]`` as a dictionary; values are YAML, and ``1e-4`` is a number (YAML alone would
-    read a string).
+    read a string). Settings that are text stay text: ``model_revision=12e4567``, ``system_prompt='Be brief.'``.
     """
     values = {}
-    for part in text.split():
+    for part in re.findall(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""", text):
         name, separator, value = part.partition("=")
         if not separator:
             raise ConfigError(f"cannot read {part!r}; write name=value, without spaces around '='")
+        if name in TEXTS and value != "null":
+            values[name] = value[1:-1] if value[:1] in ("'", '"') else value
+            continue
         values[name] = yaml.safe_load(value)
         if isinstance(values[name], str):
             with contextlib.suppress(ValueError):

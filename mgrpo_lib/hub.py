@@ -9,8 +9,6 @@ from typing import Any
 
 import pandas as pd
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from mgrpo_lib import report, store
 from mgrpo_lib.benchmarks import SETS
@@ -135,13 +133,8 @@ def push(cfg: Config) -> list[str]:
 
 def base_on_hub(cfg: Config) -> str | None:
     """The hub id of the base model; None for the miniature, for a folder, and for a model after a warm-up of ours."""
-    if cfg.model == "miniature" or cfg.model_content or cfg.sft_steps:
-        return None
-    try:
-        validate_repo_id(cfg.model)
-    except HFValidationError:  # a folder that is gone
-        return None
-    return cfg.model
+    own = cfg.model == "miniature" or cfg.model_content or cfg.sft_steps
+    return None if own else cfg.model
 
 
 def _is_adapter(folder: Path) -> bool:

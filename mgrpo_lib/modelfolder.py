@@ -8,7 +8,15 @@ from typing import Any
 
 # of tokenizer_config.json what changes a prompt; the rest names versions and places
 SPOKEN = ("chat_template", "bos_token", "eos_token", "pad_token")
-TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab*", "merges*", "chat_template*")
+TOKENIZER = (
+    "tokenizer.json",
+    "*.model",
+    "vocab*",
+    "merges*",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "*chat_template*",
+)
 
 
 def content_of(folder: Path) -> str:
@@ -19,8 +27,11 @@ def content_of(folder: Path) -> str:
     """
     if not (folder / "tokenizer_config.json").is_file():
         raise ValueError(f"{folder} has no tokenizer; put it there: tokenizer.save_pretrained({folder.name!r})")
+    if (folder / "adapter_config.json").exists():  # transformers would load it on top of the weights
+        raise ValueError(f"{folder} holds an adapter; merge it into its base model first: merge_and_unload()")
     config, spoken = _json(folder / "config.json"), _json(folder / "tokenizer_config.json")
-    shards = {name for index in folder.glob("*.index.json") for name in _json(index)["weight_map"].values()}
+    indices = [_json(index) for index in folder.glob("*.safetensors.index.json")]
+    shards = {name for index in indices for name in index.get("weight_map", {}).values()}
     weights = {path.name for path in folder.glob("*.safetensors")}
     if not weights or any(not name.endswith(".safetensors") for name in shards):
         raise ValueError(
@@ -32,6 +43,10 @@ def content_of(folder: Path) -> str:
             raise ValueError(f"{folder / name} is missing or was not written to its end; copy the model again")
     kept = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
     digest = hashlib.sha256(json.dumps([kept, {key: str(spoken.get(key)) for key in SPOKEN}], sort_keys=True).encode())
+    if (folder / "generation_config.json").exists():  # of it, what ends an attempt; how to decode is put aside anyway
+        ends = _json(folder / "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
+        if ends != config.get("eos_token_id"):
+            digest.update(f"ends:{ends}\n".encode())
     files = [folder / name for name in weights] + [path for pattern in TOKENIZER for path in folder.glob(pattern)]
     for path in sorted(file for file in files if file.is_file()):
         state = path.stat()

@@ -124,8 +124,8 @@ def load_base(
     if load_in_4bit:
         keep_4bit_trainable(model)
     if cfg.model != MINIATURE:
-        # TRL asks for the logits of the last positions alone. Of such a slice and a head that is not trained torch makes a
-        # batch of matrix products with a copy of the head for each row: most of the time of a small model
+        # reading a prompt, generation asks for the logits of its last position alone. Of such a slice and a head that is not
+        # trained torch makes a batch of matrix products with a copy of the head for each row: half of the time on a CPU
         model.get_output_embeddings().register_forward_pre_hook(lambda head, inputs: (inputs[0].contiguous(),))
     return model
 

@@ -10,7 +10,6 @@ import functools
 import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from mgrpo_lib import miniature
 from mgrpo_lib.benchmarks import SETS
@@ -113,6 +112,7 @@ ASSUMPTIONS = [
     "LoRA on all linear layers but the head, float32: weight, gradient, two Adam states, a copy of the start: 20 bytes each",
     "the reference model is the policy without its adapter; with full training and beta > 0 a second one in float32",
     "both layers' graphs are kept until the joint backward pass; attention never holds scores of length x length",
+    "a warm-up (sft_steps) and vLLM, which holds weights of its own, are not counted",
     f"logits in training by TRL's chunked head, {TILE:,} at a time; in sampling one position a row, four copies",
     f"{CONTEXT_GIB} GiB for CUDA, and {FRAGMENTATION:.0%} of activations and cache lost to fragmentation",
     f"training reaches {EFFICIENCY:.0%} of the peak of dense 16-bit products: 1 pass forward, 1 backward for LoRA (2 for full "
@@ -153,10 +153,10 @@ def model_of(cfg: Config) -> Model:
     Raises:
         ConfigError: a hub id that is not in `MODELS`.
     """
-    if cfg.model in MODELS:
+    folder = miniature.SHIPPED if cfg.model == "miniature" else cfg.model_folder
+    if folder is None and cfg.model in MODELS:
         return count(json.dumps(MODELS[cfg.model]))
-    folder = miniature.SHIPPED if cfg.model == "miniature" else Path(cfg.model_location)
-    if not (folder / "config.json").is_file():
+    if folder is None or not (folder / "config.json").is_file():
         raise ConfigError(
             f"the sizes of {cfg.model!r} are not known here, and nothing is downloaded to plan; known: {', '.join(MODELS)}, or a "
             "folder with its config.json"

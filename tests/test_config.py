@@ -95,6 +95,10 @@ def test_wrong_parameters_are_refused_with_the_nearest_valid_name(overrides, mes
             "set load_in_4bit=false",
         ),
         ("t4", {"sft_steps": 5}, "gsm8k has not here; set sft_steps=0"),
+        ("smollm2", {"push_to_hub": "owner/name"}, "without the warmed-up model"),
+        ("cpu", {"model": "owner/name"}, "'miniature' is in the miniature's own signs; for owner/name set train_data"),
+        ("paper", {"model_revision": "abc", "lora_rank": 0}, "does not reach TRL's reference model"),
+        ("smollm2", {"model_revision": "abc"}, "the model is a folder; leave it out"),
         ("smollm2", {"train_problems": 0}, "sums has no end"),
         ("smollm2", {"test_problems": 0}, "have no end"),
     ],
@@ -136,6 +140,10 @@ def test_assignments_read_numbers_as_numbers():
         "output_root": "a/b",
         "drafts_per_prompt": None,
     }
+    text = "model_revision=12e4567 system_prompt='Box it, \\boxed{}.' max_steps=5"
+    assert parse_assignments(text) == {
+        "model_revision": "12e4567", "system_prompt": "Box it, \\boxed{}.", "max_steps": 5,
+    }  # fmt: skip
     with pytest.raises(ConfigError, match="write name=value"):
         parse_assignments("learning_rate 1e-4")
 

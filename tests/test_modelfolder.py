@@ -1,11 +1,12 @@
 """Model folders: a digest of what matters, and a sentence for each thing that can be wrong with one."""
 
+import contextlib
 import json
 import shutil
 
 import pytest
 
-from mgrpo_lib import store
+from mgrpo_lib import runner, store
 from mgrpo_lib.config import ConfigError, load_config
 from mgrpo_lib.modelfolder import content_of
 
@@ -48,9 +49,40 @@ def test_other_content_is_another_model(folder, file):
 
 def test_a_pinned_content_belongs_to_the_profiles_own_model(folder):
     pinned = load_config("smollm2", arm="base")
-    assert pinned.model_content and pinned.model_location == pinned.model
+    assert pinned.model_content and store.base_key(pinned)
+    with pytest.raises(ConfigError, match="needs the folder of .*MODEL=folder"):
+        _ = pinned.model_location
     assert load_config("smollm2", arm="base", model="owner/another").model_content is None
     assert load_config("smollm2", arm="base", model=str(folder)).model_content == content_of(folder)
+    with pytest.raises(ConfigError, match="asks for feed, and .* holds .*; give the right folder"):
+        load_config("t4", model=str(folder), model_content="feed")
+    with pytest.raises(ConfigError, match="pin a hub model with model_revision"):
+        load_config("t4", model="owner/name", model_content="feed")
+
+
+def test_another_model_than_the_pinned_one_is_said(folder, capsys):
+    runner.check_model(load_config("smollm2", arm="base", model=str(folder)))
+    assert "own-model is not the model of profile smollm2" in capsys.readouterr().out
+    runner.check_model(settings(folder))
+    assert not capsys.readouterr().out
+
+
+def test_what_ends_an_attempt_is_part_of_the_content(folder):
+    before = settings(folder).model_content
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2, 3], "temperature": 0.3}))
+    assert settings(folder).model_content != before
+
+
+def test_an_index_of_pickles_beside_whole_safetensors_does_no_harm(folder):
+    before = settings(folder).model_content
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "pytorch_model-00001.bin"}}))
+    assert settings(folder).model_content == before
+
+
+@pytest.mark.parametrize("name", ["/nowhere/x", "~/nowhere/x", "./nowhere", "a/b/c", "a b"])
+def test_a_folder_that_is_not_there_is_not_taken_for_a_hub_id(name):
+    with pytest.raises(ConfigError, match="is no hub id .* there is no folder .*; a relative path counts from"):
+        load_config("t4", model=name)
 
 
 def truncated(folder):
@@ -78,6 +110,7 @@ BROKEN = {
     pickled_shard: "are not safetensors, and other formats can hold code",
     missing_shard: "model-00002.safetensors is missing",
     lambda folder: (folder / "tokenizer_config.json").unlink(): "has no tokenizer; put it there",
+    lambda folder: (folder / "adapter_config.json").write_text("{}"): "holds an adapter; merge it",
     lambda folder: (folder / "config.json").unlink(): "is no model folder: config.json",
     lambda folder: (folder / "config.json").write_text("{"): "is no model folder: config.json",
     lambda folder: (folder / "model.safetensors").write_bytes(b""): "was not written to its end",
@@ -92,14 +125,25 @@ def test_what_is_wrong_with_a_folder_is_said(folder, breakage, message):
         settings(folder)
 
 
-def test_no_code_of_a_folder_is_run(folder, tmp_path):
-    """A configuration that asks for the folder's own code: refused, not asked about."""
-    from mgrpo_lib.models import load_base
+def test_no_code_of_a_folder_is_run(folder, tmp_path, monkeypatch):
+    """A configuration that asks for the folder's own code: refused, not asked about (as transformers does on a terminal)."""
+    from mgrpo_lib import models
 
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    cfg, trusted = settings(folder), []
+    for kind in ("AutoModelForCausalLM", "AutoTokenizer"):
+        original = getattr(models, kind).from_pretrained
+
+        def spy(*args, original=original, **kwargs):
+            trusted.append(kwargs["trust_remote_code"])
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(f"mgrpo_lib.models.{kind}.from_pretrained", spy)
     with pytest.raises(ValueError, match="trust_remote_code|remote code|custom code"):
-        load_base(settings(folder), str(folder))
-    assert not (tmp_path / "ran").exists()
+        models.load_base(cfg, str(folder))
+    with contextlib.suppress(ValueError):
+        models.load_tokenizer(cfg, str(folder))
+    assert trusted == [False, False] and not (tmp_path / "ran").exists()

