@@ -8,10 +8,9 @@ import re
 import sys
 from pathlib import Path
 
-from mgrpo_lib.machine import ROOT, Machine, examine, hub_cache
+from mgrpo_lib.machine import NOTEBOOK_GIB, ROOT, Machine, examine, hub_cache
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "papermill", "numpy")
-NOTEBOOK_GIB, LLM_NOTEBOOK_GIB = 2, 8  # memory of one notebook, as `mgrpo_lib.runner.default_workers` counts
 RECORDS_GB = 0.5  # what a profile's results take beside trained weights, generously
 AMPERE = (8, 0)  # the first compute capability with bfloat16
 REMOTE = re.compile(r"^(nfs|cifs|smb|9p|ceph|lustre|gpfs|beegfs|afs|drvfs|fuse)", re.IGNORECASE)
@@ -126,8 +125,16 @@ def judge(machine: Machine, name: str, out: str) -> tuple[str, str]:
 
 def small(machine: Machine, cfg) -> tuple[str, float, str]:
     """Of the miniature: what it needs, GB of disk, and what is missing."""
-    why = "" if machine.memory >= NOTEBOOK_GIB else f"{machine.memory:.1f} GiB of memory; take a larger machine"
-    return f"needs {NOTEBOOK_GIB} GiB of memory, {RECORDS_GB} GB of disk; no GPU; {took(cfg)}", RECORDS_GB, why
+    why = (
+        ""
+        if machine.memory >= NOTEBOOK_GIB["miniature"]
+        else f"{machine.memory:.1f} GiB of memory; take a larger machine"
+    )
+    return (
+        f"needs {NOTEBOOK_GIB['miniature']} GiB of memory, {RECORDS_GB} GB of disk; no GPU; {took(cfg)}",
+        RECORDS_GB,
+        why,
+    )
 
 
 def large(machine: Machine, cfg) -> tuple[str, float, str]:
@@ -141,7 +148,7 @@ def large(machine: Machine, cfg) -> tuple[str, float, str]:
     name, has = min(machine.gpus, key=lambda gpu: gpu[1], default=("", 0.0))
     card = known(name, has)
     time = f"{sum(plan.hours(cfg, card).values()):.1f} hours on {name}, planned" if card else took(cfg)
-    place = f"a GPU with {gib:.1f} GiB" if gpu_only else f"{LLM_NOTEBOOK_GIB} GiB of memory or a GPU with {gib:.1f}"
+    place = f"a GPU with {gib:.1f} GiB" if gpu_only else f"{NOTEBOOK_GIB['llm']} GiB of memory or a GPU with {gib:.1f}"
     hub = f", {download:.1f} GB for the model of the hub" if download else ""
     needed = f"needs {place}, {gb:.1f} GB of disk{hub}; {time}"
     try:
@@ -153,7 +160,7 @@ def large(machine: Machine, cfg) -> tuple[str, float, str]:
     problems = [
         (gpu_only and not machine.gpus, "no GPU; take a machine with one"),
         (
-            not machine.gpus and machine.memory < LLM_NOTEBOOK_GIB,
+            not machine.gpus and machine.memory < NOTEBOOK_GIB["llm"],
             f"{machine.memory:.1f} GiB of memory; take a larger machine",
         ),
         (gpu_only and not machine.torch["usable"], "torch does not use the GPU; see below"),
@@ -192,7 +199,7 @@ def known(name: str, gib: float):
 # --------------------------------------------------------------------------------------------------- known troubles
 def pains(machine: Machine) -> list[tuple[str, str]]:
     """The known troubles that apply to this machine, each with its mend."""
-    m, tight = machine, max(1, min(machine.cores, int(machine.memory // NOTEBOOK_GIB)))
+    m, tight = machine, max(1, min(machine.cores, int(machine.memory // NOTEBOOK_GIB["miniature"])))
     missing = [name for name, (here, _) in m.packages.items() if not here]
     other = [f"{name} {here}" for name, (here, locked) in m.packages.items() if here not in ("", locked)]
     threads = int(m.threads) if m.threads.isdecimal() else 0
@@ -213,7 +220,7 @@ def pains(machine: Machine) -> list[tuple[str, str]]:
         ),
         (m.load > m.quota, f"other programs keep {m.load:.1f} cores busy, so times will be longer", "WORKERS=1, or wait"),
         (
-            m.available < NOTEBOOK_GIB * tight,
+            m.available < NOTEBOOK_GIB["miniature"] * tight,
             f"{m.available:.1f} GiB of memory are free for {tight} notebooks at a time; the system kills kernels when it ends",
             "close other programs, or WORKERS=1",
         ),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK_GIB = {"miniature": 2, "llm": 8}  # memory of one notebook; a large model's is on the GPU
 SECONDS_TO_LOAD = 300  # torch and the library, on a slow disk
 CPU_BFLOAT16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-bf16", "bf16": "bf16 instructions"}  # the last: ARM
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")

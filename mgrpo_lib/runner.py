@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mgrpo_lib import store
+from mgrpo_lib import machine, store
 from mgrpo_lib.config import ROOT, Config, ConfigError, load_config, parse_seeds
 from mgrpo_lib.progress import clock
 
@@ -153,13 +153,13 @@ def check_model(cfg: Config) -> None:
 
 
 def default_workers(cfg: Config) -> int:
-    """Notebooks at a time: one for each core that this process may use, and 2 GB of memory for each, or 8 GB for a language
-    model (a small one). On a GPU one, which takes it whole.
+    """Notebooks at a time: one for each core that this process or its container gets, if each has the memory that it takes.
+    On a GPU one, which takes it whole.
     """
     if cfg.model != "miniature" and gpus():
         return 1
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return max(1, min(len(os.sched_getaffinity(0)), int(memory // (2 if cfg.model == "miniature" else 8))))
+    gib = machine.NOTEBOOK_GIB["miniature" if cfg.model == "miniature" else "llm"]
+    return max(1, min(int(machine.cores()[1]), int(machine.memory()[0] // gib)))
 
 
 def configuration(profile: str, settings: dict[str, Any], seeds: str = "", out: str = "") -> Config:

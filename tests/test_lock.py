@@ -5,10 +5,10 @@ from importlib import metadata
 import pytest
 
 from mgrpo_lib.config import ROOT
-from tools import audit, lock, newest
+from tools import audit, colab, lock, newest
 from tools.licences import NONE, licence_of, table
 
-PINS = lock.pinned()
+PINS = colab.pinned()
 
 
 def test_what_is_installed_is_what_is_locked():

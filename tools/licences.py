@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tools.lock import pinned  # noqa: E402
+from tools.colab import pinned  # noqa: E402
 
 NONE = "none named in its metadata"
 LONGEST = 60  # characters; a longer entry is the licence's text, and no name

@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
+
 OWN = {"mgrpo-lib", "pip"}
 PYTHONS = ("3.11", "3.12")  # the lock is one for both
 HEADER = """\
@@ -30,12 +31,6 @@ def declared() -> list[str]:
     project = content["project"]
     extras = [text for texts in project["optional-dependencies"].values() for text in texts]
     return project["dependencies"] + extras + content["build-system"]["requires"]
-
-
-def pinned() -> dict[str, str]:
-    """The versions in requirements.lock."""
-    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
 def needed(requirements: Iterable[str], requires: Callable[[str], Iterable[str] | None]) -> dict[str, str]:

@@ -16,7 +16,8 @@ sys.path.insert(0, str(ROOT))
 
 from packaging.utils import canonicalize_name  # noqa: E402
 
-from tools.lock import declared, of_the_lock, pinned  # noqa: E402
+from tools.colab import pinned  # noqa: E402
+from tools.lock import declared, of_the_lock  # noqa: E402
 
 NEEDED_GB = 6  # with torch's CUDA packages
 
