@@ -454,7 +454,7 @@ def readme_block(summary: dict, timing: dict | None = None) -> str:
     if timing:
         cores = summary["environment"]["cpu_cores"]
         lines += [
-            f"The whole chain took {timing['seconds'] / 60:.0f} minutes on {cores} CPU cores, {timing['workers']} notebooks at a time.",
+            f"The whole chain took {timing['seconds'] / 60:.0f} minutes on {cores} CPU cores, notebooks run {timing['workers']} at a time.",
             "",
         ]
     packages = summary["environment"]["packages"]
@@ -517,7 +517,11 @@ def llm_block(summary: dict) -> str:
             "",
             markdown(result_table(summary)).rstrip(),
             "",
-            "Each arm minus GRPO with matched tokens, in percentage points:",
+            "Minus the base model, in percentage points:",
+            "",
+            markdown(variants_table(summary, "base")).rstrip(),
+            "",
+            "Minus GRPO with matched tokens:",
             "",
             markdown(variants_table(summary, "grpo_matched")).rstrip(),
             "",
