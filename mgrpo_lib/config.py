@@ -412,12 +412,11 @@ def _check_data(cfg: Config) -> None:
             raise ConfigError(
                 f"unknown {kind} {name!r}; {nearest(name, known[kind])} Or give the path of a {', '.join(FILE_KINDS)} file"
             )
-        ours = name in {"miniature", *miniature.BENCHMARKS}
-        if cfg.model == "miniature" and not ours:
+        if cfg.model == "miniature" and name not in {"miniature", *miniature.BENCHMARKS}:
             raise ConfigError(f"{kind} {name!r} is text, and the model 'miniature' reads arithmetic alone; set model")
-        if cfg.model != "miniature" and ours:
+        if cfg.model != "miniature" and name == "miniature":
             raise ConfigError(
-                f"{kind} {name!r} is in the miniature's own signs; for {cfg.model} set train_data and benchmarks too"
+                f"{kind} {name!r} is in the miniature's own signs; for {cfg.model} set train_data, and benchmarks too"
             )
     if len(set(cfg.benchmarks)) < len(cfg.benchmarks):
         raise ConfigError(f"benchmarks {cfg.benchmarks} repeat themselves; give each once")

@@ -96,7 +96,7 @@ def test_wrong_parameters_are_refused_with_the_nearest_valid_name(overrides, mes
         ),
         ("t4", {"sft_steps": 5}, "gsm8k has not here; set sft_steps=0"),
         ("smollm2", {"push_to_hub": "owner/name"}, "without the warmed-up model"),
-        ("cpu", {"model": "owner/name"}, "'miniature' is in the miniature's own signs; for owner/name set train_data"),
+        ("cpu", {"model": "owner/name"}, "'miniature' is in the miniature's own signs; for owner/name set train_data,"),
         ("paper", {"model_revision": "abc", "lora_rank": 0}, "does not reach TRL's reference model"),
         ("smollm2", {"model_revision": "abc"}, "the model is a folder; leave it out"),
         ("smollm2", {"train_problems": 0}, "sums has no end"),

@@ -94,7 +94,7 @@ def own(path, rows) -> str:
 
 def config(**settings):
     """Profile smoke with another model; all that there is of real sets and files."""
-    small = {"model": "some/model", "validation_problems": 5, "test_problems": 0}
+    small = {"model": "some/model", "train_data": "gsm8k", "validation_problems": 5, "test_problems": 0}
     small["train_problems"] = 0 if "train_data" in settings else 60
     return load_config("smoke", arm="base", **{**small, **settings})
 
@@ -307,15 +307,18 @@ def test_own_files_have_their_stem_as_name(tmp_path):
         ({"benchmarks": ["olympiadbrench"]}, "did you mean 'olympiadbench'"),
         ({"benchmarks": ["nowhere.csv"]}, "there is no file 'nowhere.csv'; a relative path counts from"),
         ({"benchmarks": ["gsm8k", "gsm8k"]}, "repeat themselves"),
-        ({"model": "miniature", "benchmarks": ["gsm8k"]}, "reads arithmetic alone; set model"),
+        (
+            {"model": "miniature", "train_data": "miniature", "benchmarks": ["gsm8k"]},
+            "reads arithmetic alone; set model",
+        ),
         ({"model": "miniature", "train_data": "math"}, "reads arithmetic alone; set model"),
         ({"benchmarks": ["chains"], "test_problems": 0}, "test_problems 0 means all"),
-        ({"train_problems": 0, "benchmarks": ["gsm8k"]}, "train_problems 0 means all"),
+        ({"train_data": "sums", "train_problems": 0, "benchmarks": ["gsm8k"]}, "train_problems 0 means all"),
     ],
 )
 def test_unusable_names_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
-        load_config("smoke", **{"model": "some/model", **settings})
+        load_config("smoke", **{"model": "some/model", "train_data": "gsm8k", **settings})
 
 
 def test_a_file_named_as_another_set_is_refused(tmp_path):
@@ -373,7 +376,7 @@ def test_samples_are_fixed_nested_and_disjoint(leaking, folder):
         test_problems=6,
         test_draw=1,
         train_problems=60,
-        train_data="miniature",
+        train_data="sums",
     )
     assert data.test_problems(other, "svamp") != data.test_problems(few, "svamp")
     assert len(data.test_problems(config(train_data=train, benchmarks=["svamp"], data_dir=str(folder)), "svamp")) == N
