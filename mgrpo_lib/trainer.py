@@ -7,7 +7,10 @@ The policy is trained on the sum
     loss = w_1 L_GRPO(questions) + w_2 L_GRPO(questions + drafts + phrases) [+ w_3 ...]
 
 with both terms at the same policy and in the same optimizer step. The layers are never concatenated: each keeps its own
-padding and its own normalisation. No body of TRL is copied; every override calls `super()`.
+padding and its own normalisation. No body of TRL is copied; every override calls `super()`. Beside the formula, a joint
+step does no work that the formula does not need, and leaves the update as it is: a draft is read once for its H
+corrections (`_generate_single_turn`), rows without an advantage and columns of padding are not computed
+(`_get_per_token_logps_and_entropies`), and each term is differentiated before the next is computed (`_compute_loss`).
 
 How this departs from the paper, as far as the paper is known:
 1. The paper does not say whether the layers are trained in one step or in turn; we take one joint step
@@ -22,10 +25,12 @@ How this departs from the paper, as far as the paper is known:
 import hashlib
 import random
 from collections import defaultdict, deque
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
+from accelerate.utils import DistributedType
 from datasets import Dataset
+from transformers import DynamicCache
 from trl import GRPOTrainer
 
 from mgrpo_lib.arguments import MGRPOConfig
@@ -39,6 +44,27 @@ PACKED_WEIGHTS = (
     "use_vllm=False, or load the model in bfloat16 with LoRA"
 )
 MEAN_OVER_ROWS = ("grpo", "dr_grpo", "sapo", "luspo")  # loss types that divide by the number of rows
+MEAN_OVER_TOKENS = ("bnpo",)  # that divide by the number of tokens in each micro-batch
+
+
+@contextmanager
+def one_prefill(model, copies: int):
+    """Meanwhile `model.generate` reads each prompt once for the `copies` rows in a row that begin with it."""
+    generate = model.generate
+
+    def from_one_cache(input_ids, attention_mask, **kwargs):
+        seen, mask = input_ids[::copies, :-1], attention_mask[::copies, :-1]
+        cache = DynamicCache(config=model.config.get_text_config())
+        places = (mask.cumsum(1) - 1).clamp(min=0)
+        model(input_ids=seen, attention_mask=mask, position_ids=places, past_key_values=cache, logits_to_keep=1)
+        cache.batch_repeat_interleave(copies)
+        return generate(input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, **kwargs)
+
+    model.generate = from_one_cache
+    try:
+        yield
+    finally:
+        del model.generate
 
 
 class MGRPOTrainer(GRPOTrainer):
@@ -82,7 +108,9 @@ class MGRPOTrainer(GRPOTrainer):
         self._drafts: Rollouts | None = None  # alternating schedule: what the next step's layer corrects
         self._main_layer = 1  # the layer in TRL's own buffer: above 1 only in the alternating schedule
         self._correction_batches: list[dict] | None = None  # layers >= 2 of a generation; None: nothing new
-        self._correction_slices: list[list[dict]] = []  # the same, cut for gradient accumulation
+        self._correction_slices: list[list[list[dict]]] = []  # the same: layers, micro-batches, pieces of them
+        self._lean = args.num_layers > 1 and any(args.layer_weights[1:])  # otherwise TRL is to be left as it is
+        self._counted: torch.Tensor | None = None  # (rows,) bool: whose log-probabilities matter; None: all
         self._draw_key, self._draw = None, 0
         if args.num_layers == 1:
             return
@@ -122,6 +150,50 @@ class MGRPOTrainer(GRPOTrainer):
         out = super()._tokenize_prompts(prompts)
         self._prompt_ids = out[0]
         return out
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        """TRL's; but the H corrections of a draft begin from one reading of (question, draft, phrase)."""
+        arguments = prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+        # where the weights are cut among processes, only TRL's own call gathers them
+        whole = self.accelerator.distributed_type in (
+            DistributedType.NO,
+            DistributedType.MULTI_CPU,
+            DistributedType.MULTI_GPU,
+        )
+        if self._layer == 1 or self.use_vllm or self.use_transformers_continuous_batching or not whole:
+            return super()._generate_single_turn(*arguments)
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        with one_prefill(model, self.args.num_corrections):
+            return super()._generate_single_turn(*arguments)
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
+    ):
+        """TRL's, of fewer rows and columns. A row without an advantage has no gradient (where `_counted` says so): its
+        ratio is taken as 1 and its entropy as the mean of the others, so that every mean in TRL keeps its denominator.
+        """
+        counted = self._counted
+        if counted is None:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, **kwargs
+            )
+        if not counted.any():  # every process goes through the model as often; the shortest row will do
+            counted = torch.arange(len(counted), device=counted.device) == attention_mask.sum(1).argmin()
+        columns = attention_mask[counted].any(0)
+        columns[-logits_to_keep - 1 : -logits_to_keep + 1 or None] = True  # the last token read and the first written
+        few = super()._get_per_token_logps_and_entropies(
+            model,
+            input_ids[counted][:, columns],
+            attention_mask[counted][:, columns],
+            int(columns[-logits_to_keep:].sum()),
+            **kwargs,
+        )
+        written = columns[-logits_to_keep:]
+        place = counted[:, None] & written
+        logps = few[0].new_zeros(place.shape).masked_scatter(place, few[0])
+        mask = attention_mask[counted][:, -logits_to_keep:][:, written]
+        mean = (few[1].detach() * mask).sum() / mask.sum().clamp(min=1)
+        return logps, mean.expand(place.shape).masked_scatter(place, few[1]), few[2]
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         rows, group = len(prompts), self.num_generations if self.model.training else self.num_generations_eval
@@ -174,25 +246,51 @@ class MGRPOTrainer(GRPOTrainer):
         self._correction_batches = None
         inputs = super()._prepare_inputs(generation_batch)
         if not self.model.training:
-            return {**inputs, "corrections": self._correction_batches}
+            return {**inputs, "corrections": [[batch] for batch in self._correction_batches]}
         slices = self.args.steps_per_generation
         if self._correction_batches is not None:  # otherwise the buffered ones are still in use, as in TRL
-            self._correction_slices = [self._split(batch, slices) for batch in self._correction_batches]
+            most = inputs["prompt_ids"].numel() + inputs["completion_ids"].numel()
+            self._correction_slices = [self._split(batch, slices, most) for batch in self._correction_batches]
         return {**inputs, "corrections": [layer[self._step % slices] for layer in self._correction_slices]}
 
     def _compute_loss(self, model, inputs):
-        """The objective: sum over the layers of weight times TRL's GRPO loss."""
-        loss = self._term(model, self._main_layer if self.model.training else 1, inputs)
-        for layer, batch in enumerate(inputs["corrections"], start=2):
+        """The objective: sum over the layers of weight times TRL's GRPO loss. All terms but the last are differentiated
+        here, one after the other, so that the graph of only one is in memory at a time.
+        """
+        terms = [(self._main_layer if self.model.training else 1, inputs)]
+        for layer, pieces in enumerate(inputs["corrections"], start=2):
             if self.args.layer_weights[layer - 1] != 0.0:
-                loss = loss + self._term(model, layer, batch)
-        return loss
+                terms += [(layer, piece) for piece in pieces]
+        before, last, loss = terms[:-1], terms[-1], 0.0
+        in_turn = self.model.training and self.accelerator.distributed_type != DistributedType.DEEPSPEED
+        for layer, batch in before:
+            with self.accelerator.no_sync(model) if in_turn else nullcontext():
+                term = self._term(model, layer, batch)
+                if in_turn:
+                    self.accelerator.backward(term)
+                    term = term.detach()
+            loss = loss + term
+        term = self._term(model, *last)
+        return loss + term if before else term
 
     def _term(self, model, layer: int, batch: dict) -> torch.Tensor:
-        with self._metrics_of(layer):
-            loss = super()._compute_loss(model, batch)
+        self._counted = self._with_gradient(batch) if self._lean and self.model.training else None
+        try:
+            with self._metrics_of(layer):
+                loss = super()._compute_loss(model, batch)
+        finally:
+            self._counted = None
         weight = self.args.layer_weights[layer - 1] * float(batch.get("share", 1.0))
         return loss if weight == 1.0 else weight * loss
+
+    def _with_gradient(self, batch: dict) -> torch.Tensor:
+        """(rows,) bool: the rows that move the policy. Without an advantage a row does so only through a KL term, an
+        entropy bonus or a router's loss; and the quantile of entropies is taken over all rows.
+        """
+        all_do = self.beta != 0.0 or self._entropy_bonus_enabled or self.aux_loss_enabled
+        if all_do or self.top_entropy_quantile < 1.0:
+            return torch.ones_like(batch["advantages"], dtype=torch.bool)
+        return batch["advantages"] != 0.0
 
     # ------------------------------------------------------------------------------------------ a correction layer
     def _correct(self, layer: int) -> dict[str, torch.Tensor]:
@@ -288,13 +386,42 @@ class MGRPOTrainer(GRPOTrainer):
                 else:
                     main[f"layer{layer}/{key}"].extend(values)
 
-    def _split(self, batch: dict[str, torch.Tensor], slices: int) -> list[dict[str, torch.Tensor]]:
-        """Cuts a layer into as many micro-batches as TRL cuts layer 1, rows in random order."""
+    def _split(self, batch: dict[str, torch.Tensor], slices: int, most: int) -> list[list[dict[str, torch.Tensor]]]:
+        """Cuts a layer into as many micro-batches as TRL cuts layer 1, and each of these into as many pieces as it takes
+        for none to compute more than `most` tokens, padding counted: no more memory than layer 1 needs.
+
+        Rows are in random order, as in TRL. Where all micro-batches fall into one optimizer step, so that the order does
+        not matter, those with an advantage come first, the short ones before the long ones: less padding.
+        """
         order = torch.randperm(
             len(batch["advantages"]), generator=torch.Generator().manual_seed(self._seed(0, "split"))
-        )
-        parts = order.to(self.accelerator.device).chunk(slices)
-        return [{key: value if value.ndim == 0 else value[part] for key, value in batch.items()} for part in parts]
+        ).to(self.accelerator.device)
+        counted = self._with_gradient(batch)
+        tokens = batch["prompt_mask"].sum(1) + batch["completion_mask"].sum(1)
+        if self.args.gradient_accumulation_steps % slices == 0 and self.num_iterations == 1:
+            order = order[(tokens + ~counted * (tokens.max() + 1))[order].argsort(stable=True)]
+        parts = order.chunk(slices)
+
+        def largest(pieces: int) -> int:
+            cut = [piece[counted[piece]] for part in parts for piece in part.tensor_split(pieces)]
+            return max(int(tokens[rows].max()) * len(rows) for rows in cut if len(rows)) if counted.any() else 0
+
+        pieces = next(n for n in range(1, len(parts[-1]) + 1) if largest(n) <= most or n == len(parts[-1]))
+        pieces = int(self._gather([pieces]).max())
+        return [[self._piece(batch, piece, part) for piece in part.tensor_split(pieces)] for part in parts]
+
+    def _piece(self, batch: dict, rows: torch.Tensor, micro_batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Some rows of a micro-batch, with the ``share`` that its loss has in that of the micro-batch."""
+        piece = {key: value if value.ndim == 0 else value[rows] for key, value in batch.items()}
+        if self.loss_type in MEAN_OVER_ROWS:
+            share = len(rows) / len(micro_batch)
+        elif self.loss_type in MEAN_OVER_TOKENS:
+            share = batch["completion_mask"][rows].sum() / batch["completion_mask"][micro_batch].sum()
+        else:  # the others divide by the tokens of the whole generation
+            share = 1.0
+        if len(rows) < len(micro_batch):
+            piece["share"] = share * batch.get("share", torch.ones((), device=rows.device))
+        return piece
 
     # ------------------------------------------------------------------------------------------ small helpers
     def _gather(self, values: list) -> torch.Tensor:

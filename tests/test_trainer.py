@@ -242,12 +242,13 @@ def test_every_correction_is_used_once_in_each_iteration(model_folder, tmp_path)
     used, original = [], trainer._compute_loss
 
     def spy(model, inputs):
-        used.append(inputs["corrections"][0]["completion_ids"].tolist())
+        used.append([row for piece in inputs["corrections"][0] for row in piece["completion_ids"].tolist()])
         return original(model, inputs)
 
     trainer._compute_loss = spy
     trainer.train()
-    whole = sorted(row for part in trainer._correction_slices[0] for row in part["completion_ids"].tolist())
+    parts = [piece for part in trainer._correction_slices[0] for piece in part]
+    whole = sorted(row for piece in parts for row in piece["completion_ids"].tolist())
     assert len(used) == 4
     assert sorted(used[0] + used[1]) == sorted(used[2] + used[3]) == whole
     assert len(whole) == 16 // 4 * 2 * 2  # rows / G questions, 2 drafts each, 2 corrections each
@@ -276,20 +277,88 @@ def test_joint_gradient_is_the_weighted_sum(recorded):
     torch.testing.assert_close(joint, first + 0.3 * second, rtol=1e-4, atol=1e-6)
 
 
-def test_accumulation_slices_leave_the_gradient(recorded):
-    whole = recorded._correction_batches[0]
-    loss = GRPOTrainer._compute_loss
-    recorded.model.zero_grad()
-    loss(recorded, recorded.model, whole).backward()
-    expected = torch.cat([p.grad.flatten() for p in recorded.model.parameters()])
-    recorded.model.zero_grad()
-    parts = recorded._split(whole, 4)
-    assert sorted(len(part["advantages"]) for part in parts) == [3, 3, 3, 3]
-    for part in parts:
-        (loss(recorded, recorded.model, part) / 4).backward()
-    torch.testing.assert_close(
-        torch.cat([p.grad.flatten() for p in recorded.model.parameters()]), expected, rtol=1e-3, atol=1e-6
+LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "sapo", "cispo", "vespo")
+
+
+@pytest.mark.parametrize("loss_type", [loss for loss in LOSSES if loss != "bnpo"])
+def test_accumulation_slices_leave_the_gradient(loss_type, model_folder, tmp_path):
+    """Four micro-batches, whatever their pieces: together the gradient of the whole layer."""
+    recorded = generated(model_folder, tmp_path, loss_type=loss_type)
+    whole, normaliser = recorded._correction_batches[0], 1 if loss_type in ("dapo", "cispo", "vespo") else 4
+    expected = gradient_of(recorded, [whole], lean=False)
+    for most, pieces in ((10**9, 1), (1, 3)):
+        parts = recorded._split(whole, 4, most)
+        assert [len(part) for part in parts] == [pieces] * 4
+        assert [sum(len(piece["advantages"]) for piece in part) for part in parts] == [3, 3, 3, 3]
+        found = gradient_of(recorded, [piece for part in parts for piece in part]) / normaliser
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+
+
+def gradient_of(trainer, batches, lean=True) -> torch.Tensor:
+    """The gradient of the sum of some layer-2 batches' terms."""
+    trainer._lean = lean
+    trainer.model.zero_grad()
+    for batch in batches:
+        trainer._term(trainer.model, 2, batch).backward()
+    return torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+
+
+@pytest.mark.parametrize("options", [{"loss_type": loss} for loss in LOSSES] + [
+    {"num_iterations": 2}, {"beta": 0.05}, {"entropy_coef": 0.1}, {"top_entropy_quantile": 0.5},
+    {"importance_sampling_level": "sequence"}, {"mask_truncated_completions": True}, {"lora": True},
+], ids=str)  # fmt: skip
+def test_what_is_not_computed_leaves_the_update(options, model_folder, tmp_path):
+    """Without the rows that have no advantage and the columns of padding, in pieces, one term after the other: the loss
+    and the gradient of the plain sum of TRL's losses.
+    """
+    trainer = generated(model_folder, tmp_path, layer_weights=[1.0, 0.7], **options)
+    inputs, whole = trainer.last_inputs, trainer._correction_batches[0]
+    whole["advantages"][:4], inputs["advantages"][::3] = 0.0, 0.0
+    idle = int((whole["advantages"] == 0).sum())
+    assert idle < 12, "nothing would be left"
+    kl_or_entropy = options.keys() & {"beta", "entropy_coef", "top_entropy_quantile"}
+    assert int(trainer._with_gradient(whole).sum()) == (12 if kl_or_entropy else 12 - idle)
+    trainer._lean = False
+    loss = trainer._term(trainer.model, 1, inputs) + trainer._term(trainer.model, 2, whole)
+    loss.backward()
+    expected = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+    trainer._lean = True
+    # an entropy bonus and a quantile of entropies are taken over the rows of one call; so are the first's by TRL
+    most = 10**9 if options.keys() & {"entropy_coef", "top_entropy_quantile"} else 100
+    pieces = trainer._split(whole, 1, most)[0]
+    assert len(pieces) == 1 if most > 100 else len(pieces) > 1
+    trainer.model.zero_grad()
+    found = trainer._compute_loss(trainer.model, {**inputs, "corrections": [pieces]})
+    found.backward()
+    torch.testing.assert_close(found.detach(), loss.detach(), rtol=1e-4, atol=1e-6)
+    gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+    assert float(expected.norm()) > 0
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_step_without_any_advantage_changes_nothing_and_does_not_fail(model_folder, tmp_path):
+    trainer = build(
+        MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_corrections=2, max_steps=1,
+        reward=lambda completions, **kwargs: [1.0] * len(completions),
+    )  # fmt: skip
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    assert differing(before, dict(trainer.model.named_parameters())) == []
+
+
+def test_one_reading_of_a_draft_serves_all_its_corrections(model_folder, tmp_path):
+    """Tokens go through the model once for a draft, and what is sampled is what TRL samples (see the test above)."""
+    trainer, read = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_corrections=2), []
+    trainer.model.register_forward_pre_hook(
+        lambda model, args, kwargs: read.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    assert read[0] == (8, read[0][1]) and read[0][1] > 1, "layer 1 reads each question for each completion, as TRL does"
+    (prefill,) = [shape for shape in read[1:] if shape[1] > 1]
+    assert prefill[0] == 4, "2 questions, 2 drafts each"
+    assert [shape for shape in read if shape[0] == 8][-1][1] == 1
 
 
 def test_metrics_of_the_layers_do_not_mix_and_tokens_are_counted(model_folder, tmp_path):
@@ -341,7 +410,8 @@ def test_three_layers_run_and_correct_the_corrections(model_folder, tmp_path):
     log = next(entry for entry in trainer.state.log_history if "reward" in entry)
     assert "layer2/reward" in log and "layer3/reward" in log
     # 2 questions, 1 draft of each passed on by every layer, 2 corrections
-    assert [len(layer[0]["advantages"]) for layer in trainer._correction_slices] == [4, 4]
+    sizes = [sum(len(piece["advantages"]) for piece in layer[0]) for layer in trainer._correction_slices]
+    assert sizes == [4, 4]
     third = trainer._rollouts
     assert all(sum(prompt.count(phrase) for phrase in PHRASES) == 2 for prompt in third.prompts)
 

@@ -39,7 +39,7 @@ def formula(trainer, model, everyone: list[dict]) -> torch.Tensor:
     """The gradient of sum_l w_l L_l, each layer's loss over all processes' rows at once, written anew from the papers."""
     args, total = trainer.args, 0.0
     for layer, weight in enumerate(args.layer_weights):
-        batches = [batch if layer == 0 else batch["corrections"][layer - 1] for batch in everyone]
+        batches = everyone if layer == 0 else [piece for batch in everyone for piece in batch["corrections"][layer - 1]]
         rows = []
         for batch in batches:
             ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
@@ -95,7 +95,9 @@ def main(folder: str, work: str) -> None:
                 "norm": float(expected.norm()),
                 "rows": [len(questions) for questions in drafts],
                 "real": [sum(question >= 0 for question in questions) for questions in drafts],
-                "used": [int(batch["corrections"][0]["tool_mask"].any(1).sum()) for batch in everyone],
+                "used": [
+                    sum(int(piece["tool_mask"].any(1).sum()) for piece in batch["corrections"][0]) for batch in everyone
+                ],
                 "share_used": log["layer2/used"],
                 "tokens": log["generated_tokens"],
             }

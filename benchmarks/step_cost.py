@@ -1,0 +1,371 @@
+"""What a joint MGRPO step costs per generated token, beside plain TRL GRPO and beside the naive two calls of it:
+`python benchmarks/step_cost.py --model miniature`, or `135m` (SmolLM2-135M's shape with random weights and LoRA).
+
+All arms step in turn in one process, from the same weights (the learning rate is 0), with the same random numbers, so
+what they sample for the questions is the same, token for token; only the ratios of a round count, since a machine's
+speed drifts. The arms:
+
+- ``grpo``: TRL's `GRPOTrainer`, G completions of each question.
+- ``grpo_matched``: the same with as many rows as MGRPO samples in both layers, in as many micro-batches.
+- ``naive``: a `GRPOTrainer` step on the questions, then one on (question, draft, phrase), as TRL does them.
+- ``mgrpo``: our joint step.
+
+Time is split into generation, scoring (rewards), forward and backward, and the rest. ``peak`` is the largest number of
+bytes that a graph holds for its backward pass, counted tensor by tensor, so it does not depend on the machine.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import time
+from contextlib import contextmanager
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessor
+from trl import GRPOConfig, GRPOTrainer
+
+from mgrpo_lib import miniature
+from mgrpo_lib.arguments import MGRPOConfig
+from mgrpo_lib.corrections import choose_drafts
+from mgrpo_lib.prompts import PHRASES, correction_ids, guidance
+from mgrpo_lib.rewards import accuracy_reward
+from mgrpo_lib.trainer import MGRPOTrainer
+
+ARMS = ("grpo", "grpo_matched", "naive", "mgrpo")
+PHASES = ("generation", "scoring", "forward_backward", "rest")
+EOS = 1  # the miniature's tokenizer is used for both
+
+
+class Lengths(LogitsProcessor):
+    """Ends each row at a length drawn beforehand and never before: ragged, as real completions are (lognormal)."""
+
+    def __init__(self, rows: int, prompt: int, cap: int, rng: random.Random, eos: int):
+        self.ends = [min(cap, max(4, round(rng.lognormvariate(0, 0.6) * cap / 3))) for _ in range(rows)]
+        self.prompt, self.eos = prompt, eos
+
+    def __call__(self, input_ids, scores):
+        written = input_ids.shape[1] - self.prompt
+        last = torch.tensor([written >= end - 1 for end in self.ends], device=scores.device)
+        scores[~last, self.eos] = -torch.inf
+        scores[last] = -torch.inf
+        scores[last, self.eos] = 0.0
+        return scores
+
+
+class GivenPrompts(GRPOTrainer):
+    """Plain TRL on exact prompt tokens: the naive arm's second call."""
+
+    given: list[list[int]] = []
+
+    def _tokenize_prompts(self, prompts):
+        return self.given, None, {}
+
+
+def coin(prompts, completion_ids, chance, **kwargs):
+    """A reward that depends on the sampled tokens, right with the question's own chance."""
+    return [float(random.Random(str(ids)).random() < p) for ids, p in zip(completion_ids, chance, strict=True)]
+
+
+def small_llama(hidden: int, layers: int, heads: int, key_value_heads: int, vocabulary: int) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=key_value_heads,
+        intermediate_size=hidden * 8 // 3 // 32 * 32,
+        vocab_size=vocabulary,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=EOS,
+        pad_token_id=0,
+    )
+    return LlamaForCausalLM(config)
+
+
+MODELS = {  # hidden size, layers, heads, key and value heads, vocabulary
+    "small": (128, 4, 4, 2, 512),
+    "30m": (384, 12, 6, 3, 16384),
+    "135m": (576, 30, 9, 3, 49152),
+}
+
+
+class Case:
+    """One shape of work: the model, its questions, and the trainers of the arms."""
+
+    def __init__(self, model: str, prompts: int, g: int, h: int, drafts: int, cap: int, layers: int = 2, device="cpu"):
+        self.model_name, self.cap, self.g, self.h, self.drafts, self.layers = model, cap, g, h, drafts, layers
+        self.device = device
+        self.tokenizer = miniature.make_tokenizer(PHRASES)
+        rng = random.Random(0)
+        if model == "miniature":
+            problems = miniature.problems("chains", "train", 200)
+            rows = [{"prompt": f"<q>{p['question']}<a>", "answer": p["answer"]} for p in problems]
+        else:  # a digit is a token
+            rows = [
+                {
+                    "prompt": "".join(rng.choices("0123456789", k=rng.randint(cap // 3, cap))),
+                    # as in the reference runs: about four groups in ten are all right or all wrong
+                    "chance": min(1.0, max(0.0, rng.normalvariate(0.5, 0.5))),
+                }
+                for _ in range(200)
+            ]
+        self.rows, self.prompts = rows, prompts
+        self.dataset = Dataset.from_list(rows)
+        self.trainers = {
+            "grpo": self._trainer(GRPOTrainer, GRPOConfig, g, prompts * g),
+            "grpo_matched": self._trainer(GRPOTrainer, GRPOConfig, g + drafts * h, prompts * g, split=True),
+            "naive": self._trainer(GRPOTrainer, GRPOConfig, g, prompts * g),
+            "second": self._trainer(GivenPrompts, GRPOConfig, h, prompts * drafts * h),
+            "mgrpo": self._trainer(
+                MGRPOTrainer,
+                MGRPOConfig,
+                g,
+                prompts * g,
+                num_layers=layers,
+                num_corrections=h,
+                drafts_per_prompt=drafts,
+            ),
+        }
+
+    def _model(self):
+        if self.model_name == "miniature":
+            return miniature.shipped_base(PHRASES)[0].to(self.device)
+        return small_llama(*MODELS[self.model_name]).to(self.device, torch.bfloat16 if self.device == "cuda" else None)
+
+    def _trainer(self, kind, arguments, generations: int, micro: int, split: bool = False, **layers):
+        rows = self.prompts * generations if split else micro
+        pieces = -(-rows // micro)
+        while rows % pieces:
+            pieces += 1
+        trainer = kind(
+            model=self._model(),
+            reward_funcs=accuracy_reward if self.model_name == "miniature" else coin,
+            args=arguments(
+                output_dir="/tmp/mgrpo-benchmark",
+                per_device_train_batch_size=rows // pieces,
+                gradient_accumulation_steps=pieces,
+                num_generations=generations,
+                max_completion_length=self.cap,
+                learning_rate=0.0,
+                beta=0.0,
+                loss_type="grpo",
+                temperature=1.0,
+                top_k=0,
+                top_p=1.0,
+                use_cpu=self.device == "cpu",
+                bf16=self.device == "cuda",
+                gradient_checkpointing=False,
+                disable_dropout=True,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                max_steps=1,
+                dataloader_pin_memory=False,
+                **layers,
+            ),
+            train_dataset=self.dataset,
+            processing_class=self.tokenizer,
+            peft_config=None
+            if self.model_name == "miniature"
+            else LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+        )
+        trainer.create_optimizer()
+        trainer.current_gradient_accumulation_steps = pieces  # set by `train`, which is not called here
+        return trainer
+
+    def step(self, arm: str, round_: int) -> dict[str, float]:
+        """One step of one arm: seconds by phase, tokens that it sampled, bytes of its largest graph."""
+        trainers = [self.trainers["naive"], self.trainers["second"]] if arm == "naive" else [self.trainers[arm]]
+        clock = dict.fromkeys(PHASES, 0.0) | {"total": 0.0, "tokens": 0.0, "peak": 0.0, "padded": 0.0}
+        start = self._now()
+        sampled: dict = {}
+        for layer, trainer in enumerate(trainers, start=1):
+            questions = random.Random(f"questions {round_}").sample(self.rows, self.prompts)
+            rows = [row for row in questions for _ in range(trainer.num_generations)]
+            if layer == 2:
+                rows = self._corrections(trainer, questions, sampled, round_)
+            torch.manual_seed(round_)
+            with timed(trainer, clock, self, round_, sampled):
+                for _ in range(trainer.args.gradient_accumulation_steps):
+                    trainer.training_step(trainer.model, rows, None)
+            trainer.optimizer.step()
+            trainer.optimizer.zero_grad()
+        clock["total"] = self._now() - start
+        clock["rest"] = clock["total"] - clock["generation"] - clock["scoring"] - clock["forward_backward"]
+        return clock
+
+    def _corrections(self, trainer, questions, sampled, round_) -> list[dict]:
+        """Prompts of the naive arm's second call: as our trainer builds them."""
+        of = [i for i in range(len(questions)) for _ in range(self.g)]
+        right = [reward > 0.5 for reward in sampled["rewards"]]
+        rng = random.Random(round_)
+        chosen = choose_drafts(of, right, self.drafts, "all", rng)
+        given, rows = [], []
+        for i in chosen:
+            between = self.tokenizer(guidance(rng.choice(PHRASES)), add_special_tokens=False)["input_ids"]
+            ids = correction_ids(sampled["prompt_ids"][i], sampled["completion_ids"][i], between, {EOS})
+            given += [ids] * self.h
+            rows += [questions[of[i]]] * self.h
+        trainer.given = given
+        return rows
+
+    def _now(self) -> float:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+@contextmanager
+def timed(trainer, clock, case: Case, round_: int, sampled: dict):
+    """The trainer with its parts timed, and with ragged lengths where the model would never stop by itself."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    plain = {
+        name: getattr(trainer, name)
+        for name in ("_generate_single_turn", "_calculate_rewards", "_prepare_inputs", "training_step")
+    }
+    plain_generate, calls = model.generate, [0]
+
+    def generation(prompt_ids, *rest, **kwargs):
+        start = case._now()
+        out = plain["_generate_single_turn"](prompt_ids, *rest, **kwargs)
+        clock["generation"] += case._now() - start
+        clock["tokens"] += sum(map(len, out[0]))
+        sampled.update(prompt_ids=prompt_ids, completion_ids=out[0])
+        return out
+
+    def scoring(*args, **kwargs):
+        start = case._now()
+        out = plain["_calculate_rewards"](*args, **kwargs)
+        clock["scoring"] += case._now() - start
+        sampled["rewards"] = out[:, 0].tolist()
+        return out
+
+    def prepared(*args, **kwargs):
+        start = case._now()
+        out = plain["_prepare_inputs"](*args, **kwargs)
+        clock["prepared"] = clock.get("prepared", 0.0) + case._now() - start
+        return out
+
+    def step(*args, **kwargs):
+        start, before = case._now(), clock.get("prepared", 0.0)
+        with graph_bytes(clock):
+            out = plain["training_step"](*args, **kwargs)
+        clock["forward_backward"] += case._now() - start - (clock["prepared"] - before)
+        return out
+
+    def generate(*args, **kwargs):
+        calls[0] += 1
+        rows, prompt = kwargs["input_ids"].shape
+        lengths = Lengths(rows, prompt, case.cap, random.Random(f"{round_} {calls[0]}"), EOS)
+        return plain_generate(*args, logits_processor=[lengths], **kwargs)
+
+    trainer._generate_single_turn, trainer._calculate_rewards = generation, scoring
+    trainer._prepare_inputs, trainer.training_step = prepared, step
+    if case.model_name != "miniature":
+        model.generate = generate
+    try:
+        yield
+    finally:
+        for name in plain:
+            delattr(trainer, name)
+        if case.model_name != "miniature":
+            del model.generate
+
+
+class _Saved:
+    """A tensor that a graph holds, counted from when it is saved until it is let go."""
+
+    def __init__(self, tensor, held, sizes):
+        self.tensor, self.held = tensor, held
+        self.storage = tensor.untyped_storage().data_ptr()
+        users, size = sizes.get(self.storage, (0, tensor.untyped_storage().nbytes()))
+        if users == 0:
+            held[0] += size
+        sizes[self.storage], self.sizes = (users + 1, size), sizes
+        held[1] = max(held)
+
+    def __del__(self):
+        users, size = self.sizes[self.storage]
+        self.sizes[self.storage] = users - 1, size
+        if users == 1:
+            self.held[0] -= size
+            del self.sizes[self.storage]
+
+
+@contextmanager
+def graph_bytes(clock):
+    """The most bytes held for the backward pass at once; shared storage is counted once."""
+    held, sizes = [0, 0], {}
+    if not MEASURE_MEMORY:
+        yield
+        return
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: _Saved(t, held, sizes), lambda s: s.tensor):
+        yield
+    clock["peak"] = max(clock["peak"], held[1])
+
+
+MEASURE_MEMORY = False
+
+
+def compare(case: Case, rounds: int, arms=ARMS) -> dict:
+    """Rounds of one step of each arm, in changing order; the first, uncounted round warms up and measures memory."""
+    global MEASURE_MEMORY
+    MEASURE_MEMORY = True
+    peaks = {arm: case.step(arm, 0)["peak"] for arm in arms}
+    MEASURE_MEMORY = False
+    steps = {arm: [] for arm in arms}
+    for round_ in range(1, rounds + 1):
+        for arm in random.Random(round_).sample(arms, len(arms)):
+            steps[arm].append(case.step(arm, round_))
+        print(
+            f"round {round_}: "
+            + "  ".join(f"{arm} {1e3 * s[-1]['total'] / s[-1]['tokens']:.2f}" for arm, s in steps.items())
+            + "  ms a token",
+            flush=True,
+        )
+    out = {}
+    for arm in arms:
+        cost = [step["total"] / step["tokens"] for step in steps[arm]]
+        out[arm] = {
+            "ms_per_token": quartiles([1e3 * c for c in cost]),
+            "tokens_per_step": statistics.mean(step["tokens"] for step in steps[arm]),
+            "phases_ms_per_token": {
+                phase: 1e3 * statistics.median(step[phase] / step["tokens"] for step in steps[arm]) for phase in PHASES
+            },
+            "peak_graph_bytes": peaks[arm],
+        }
+        for other in ("grpo", "grpo_matched"):
+            if other in arms:
+                pairs = [
+                    a["total"] / a["tokens"] / (b["total"] / b["tokens"])
+                    for a, b in zip(steps[arm], steps[other], strict=True)
+                ]
+                out[arm][f"ratio_to_{other}"] = quartiles(pairs)
+    return out
+
+
+def quartiles(values: list[float]) -> dict[str, float]:
+    low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    return {"median": middle, "lower": low, "upper": high}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="miniature")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--g", type=int, default=8)
+    parser.add_argument("--h", type=int, default=4)
+    parser.add_argument("--drafts", type=int, default=2)
+    parser.add_argument("--cap", type=int, default=64)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", default="")
+    given = parser.parse_args()
+    case = Case(given.model, given.prompts, given.g, given.h, given.drafts, given.cap, device=given.device)
+    result = compare(case, given.rounds)
+    print(json.dumps(result, indent=1))
