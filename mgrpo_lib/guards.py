@@ -220,8 +220,9 @@ def explanation(error: BaseException, cfg: Config) -> str | None:
             return f"out of memory {said}. {_smaller(cfg)}"
         if number in (errno.ENOSPC, errno.EDQUOT) or any(sign in text for sign in DISK_FULL + TORN_WRITE):
             return f"a file could not be written to its end {said}. {_room(cfg)}"
-        # of the files that are read some may be locked too; those errors name the file themselves
-        ours = getattr(one, "filename", None) is None or Path(one.filename).is_relative_to(cfg.results)
+        # of the files that are read some may be locked too; their errors name the file themselves
+        file = getattr(one, "filename", None) or cfg.output
+        ours = Path(file).is_relative_to(cfg.output) or cfg.output.is_relative_to(file)
         if ours and (number in (errno.EROFS, errno.EACCES, errno.EPERM) or any(sign in text for sign in READ_ONLY)):
             return f"{cfg.results} cannot be written {said}. Mend that, or write elsewhere: OUT=folder, output_root in a notebook"
     return None

@@ -1,6 +1,6 @@
 """Run by `test_guards.py` in a mount namespace of its own: trainings on a small file system that fills up while they write.
 
-Each is called again once there is room, and what it made is copied out; then once more on a file system that is read-only.
+Each is called again once there is room, and what it made is copied out. One more is called where nothing can be written.
 """
 
 import json
@@ -43,10 +43,12 @@ def main(out: Path, settings: dict, rooms: list[int]) -> None:
         (small / "filler").unlink()
         train(cfg)
         shutil.copytree(cfg.run_folder, out / str(room))
-        shutil.rmtree(small / "results")
-    mount(small, "remount,ro")
+        shutil.rmtree(cfg.run_folder)
+    locked = out / "locked"
+    locked.mkdir()
+    mount(locked, "ro")
     try:
-        train(cfg)
+        train(load_config("smoke", output_root=str(locked), **settings))
     except guards.TrainingError as error:
         found.append([type(error.__cause__).__name__, str(error)])
     (out / "found.json").write_text(json.dumps(found))
