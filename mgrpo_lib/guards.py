@@ -287,30 +287,32 @@ def last_checkpoint(folder: Path, key: str) -> Path | None:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; nothing is moved."""
-    return next((checkpoint for checkpoint in _newest_first(folder) if flaw(checkpoint) is None), None)
+    """The newest checkpoint that was written to its end, for messages: at a glance, and nothing is moved."""
+    whole = (checkpoint for checkpoint in _newest_first(folder) if flaw(checkpoint, checksums=False) is None)
+    return next(whole, None)
 
 
 def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name[11:]), reverse=True)
 
 
-def flaw(checkpoint: Path, key: str | None = None) -> str | None:
+def flaw(checkpoint: Path, key: str | None = None, checksums: bool = True) -> str | None:
     """Why a checkpoint cannot be gone on from; None if it can.
 
     transformers writes a checkpoint's files one after another, so that most often one that was cut off lacks some. A
-    machine that lost its power can leave any of them cut off. Each file is read as far as its format has a checksum
-    or a length.
+    machine that lost its power can leave any of them cut off. Each file is compared with the length or the checksums that its
+    format holds.
 
     Args:
         key: of the run that it must be of; None: any.
+        checksums: read the optimizer's state whole, which for a large model that is trained whole takes a minute.
     """
     try:
         missing = [part for part in PARTS if not any(checkpoint.glob(part))]
         if missing:
             return f"was not written to its end ({missing[0]} is missing)"
         for file in sorted(checkpoint.rglob("*")):
-            _read(file)
+            _read(file, checksums)
         saved = read_json(checkpoint / "trainer_state.json")["stateful_callbacks"].get(Guard.__name__)
     except (OSError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
         return f"was not written to its end ({type(error).__name__}: {str(error)[:120]})"
@@ -319,14 +321,14 @@ def flaw(checkpoint: Path, key: str | None = None) -> str | None:
     return None
 
 
-def _read(file: Path) -> None:
-    """Fails if the file was cut off."""
+def _read(file: Path, checksums: bool) -> None:
+    """Fails if the file was cut off or, with checksums, damaged."""
     if file.suffix == ".safetensors":
         with safe_open(file, framework="pt"):  # compares the header with the length
             return
     if file.suffix in (".pt", ".pth", ".bin"):
         with zipfile.ZipFile(file) as parts:
-            broken = parts.testzip()
+            broken = parts.testzip() if checksums else None
         if broken:
             raise ValueError(f"{broken} in {file.name} is damaged")
     if file.suffix == ".json":
