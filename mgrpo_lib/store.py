@@ -26,6 +26,7 @@ TRAINING_MODULES = (
     "budget",
     "corrections",
     "data",
+    "guards",
     "miniature",
     "models",
     "prompts",
@@ -151,7 +152,11 @@ def finished(manifest: Path, key: str) -> dict[str, Any] | None:
     """The manifest of a finished step if it was made with this key; None if the step must (again) be done."""
     if not manifest.exists():
         return None
-    content = read_json(manifest)
+    try:
+        content = read_json(manifest)
+    except ValueError:  # a machine that lost its power can leave a renamed file empty
+        print(f"{manifest} is cut off or damaged; what it stood for is made again", flush=True)
+        return None
     return content if content.get("key") == key else None
 
 

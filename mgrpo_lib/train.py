@@ -3,6 +3,7 @@ several processes.
 """
 
 import argparse
+import math
 import shutil
 import sys
 import time
@@ -20,6 +21,7 @@ from mgrpo_lib import miniature, warmup
 from mgrpo_lib.arguments import MGRPOConfig
 from mgrpo_lib.config import Config, ConfigError, ModelSettings, TrainSettings, load_config, parse_assignments
 from mgrpo_lib.data import fingerprint, training_problems
+from mgrpo_lib.guards import Guard, TrainingError, explained, last_checkpoint, newest_checkpoint, partial_folder
 from mgrpo_lib.models import (
     MINIATURE,
     base_location,
@@ -94,6 +96,7 @@ NUMERICAL = [
 ]
 
 
+@explained
 def train_base(cfg: Config) -> dict:
     """Stores the base model: the miniature's, trained here or as it comes with the library, or an LLM after its warm-up.
     An LLM without one stays where it is.
@@ -250,6 +253,7 @@ def build_trainer(cfg: Config, output_dir: str) -> MGRPOTrainer:
     return trainer
 
 
+@explained
 def train(cfg: Config) -> dict:
     """Trains one arm with one seed; model, metrics and manifest go to the run's folder, all at once at the end. In
     several processes (`accelerate launch`) the rows of a step are shared, and the first process writes.
@@ -258,9 +262,13 @@ def train(cfg: Config) -> dict:
         The manifest ``run.json``: key, params, train_tokens (generated, all layers), processed_tokens (with the
         prompts), steps, seconds, how far the weights moved, environment. A run with the same key is not repeated; a
         missing base model is trained first.
+
+    Raises:
+        TrainingError: memory or disk ran out, or the numbers are not finite; the message names the mend, and the
+            checkpoint that the same call goes on from.
     """
     processes = PartialState(cpu=on_cpu(cfg))
-    key, partial = run_key(cfg), _partial_folder(cfg)
+    key, partial = run_key(cfg), partial_folder(cfg)
     with processes.main_process_first():  # the others find what the first one trained
         if finished(partial / "run.json", key):  # stopped at the very end
             _settle(partial, cfg.run_folder)
@@ -278,14 +286,15 @@ def train(cfg: Config) -> dict:
         if checkpoint:
             print(f"{cfg.run_name} goes on from {checkpoint.name}, which an interrupted training left")
         trainer.add_callback(_Report(cfg))
-    clock = _Clock()
+    clock, guard = _Clock(), Guard(key)
     trainer.add_callback(clock)
+    trainer.add_callback(guard)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except BaseException:
         if processes.is_main_process:
-            kept = _last_checkpoint(partial / "trainer")
+            kept = newest_checkpoint(partial / "trainer")
             print(
                 f"{cfg.run_name} stopped; the same call goes on from {kept.name if kept else 'the start'}", flush=True
             )
@@ -293,35 +302,32 @@ def train(cfg: Config) -> dict:
     # every process takes part: where the weights are cut among them (FSDP), they are put together on the first
     weights = trainer.accelerator.get_state_dict(trainer.model)
     if processes.is_main_process:
-        known = {"key": key, "base_key": base["key"], "seconds": clock.seconds}
+        known = {"key": key, "base_key": base["key"], "seconds": clock.seconds, **guard.found}
         _write_run(cfg, trainer, partial, before, weights, known)
     processes.wait_for_everyone()
     return read_json(cfg.run_folder / "run.json")
 
 
-def _partial_folder(cfg: Config) -> Path:
-    """Where a run is while it is not finished."""
-    return cfg.run_folder.with_name(f".{cfg.run_name}.partial")
-
-
 def _begun(partial: Path, key: str) -> Path | None:
-    """The last checkpoint of an interrupted run with this key; without one, the folder is emptied for a new run."""
+    """The last checkpoint of an interrupted run with this key. What an interrupted run with another key left is set aside
+    until this one is finished.
+    """
     if finished(partial / "key.json", key) is None:
+        if any(partial.glob("trainer/checkpoint-*")):
+            print(
+                f"{partial.name} holds an interrupted training with other parameters, code or base model; it is set aside as "
+                f"{_other(partial).name}, and deleted when this one is finished",
+                flush=True,
+            )
+            replace_folder(partial, _other(partial))
         shutil.rmtree(partial, ignore_errors=True)
         write_json(partial / "key.json", {"key": key})
-    return _last_checkpoint(partial / "trainer")
+    return last_checkpoint(partial / "trainer", key)
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end, where the trainer's state stands; torn ones are set aside."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name[11:]), reverse=True):
-        try:
-            read_json(checkpoint / "trainer_state.json")
-            return checkpoint
-        except (OSError, ValueError):
-            print(f"{checkpoint.name} was not written to its end; it is set aside", flush=True)
-            replace_folder(checkpoint, folder / f"torn-{checkpoint.name}")
-    return None
+def _other(partial: Path) -> Path:
+    """Where an interrupted run of the same name, with another key, is meanwhile."""
+    return partial.with_name(f"{partial.stem}.other.partial")
 
 
 def _write_run(cfg: Config, trainer: MGRPOTrainer, partial: Path, before: dict, weights: dict, known: dict) -> None:
@@ -352,22 +358,26 @@ def _write_run(cfg: Config, trainer: MGRPOTrainer, partial: Path, before: dict, 
 def _settle(partial: Path, final: Path) -> None:
     """Moves a finished run to its place, without what only an unfinished one needs."""
     shutil.rmtree(partial / "trainer", ignore_errors=True)
+    shutil.rmtree(_other(partial), ignore_errors=True)
     (partial / "key.json").unlink(missing_ok=True)
     replace_folder(partial, final)
 
 
 def _fresh(cfg: Config) -> Path:
     """An empty folder for a run that is not finished."""
-    partial = _partial_folder(cfg)
+    partial = partial_folder(cfg)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     return partial
 
 
 def _kept(entry: dict) -> dict:
-    """The logged values that `METRICS` names, of every layer, to six digits."""
+    """The logged values that `METRICS` names, of every layer, to six digits; None where one is not finite, as JSON has no
+    such numbers.
+    """
     values = {name: value for name, value in entry.items() if name.split("/", 1)[-1] in METRICS or name in METRICS}
-    return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in values.items()}
+    values = {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in values.items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def numerical_arguments(args: MGRPOConfig) -> dict:
@@ -437,7 +447,7 @@ def main() -> int:
     try:
         settings = {**parse_assignments(given.params), "output_root": given.out or None}
         done = train(load_config(given.profile, arm=given.arm, seed=given.seed, **settings))
-    except (ConfigError, FileNotFoundError) as error:
+    except (ConfigError, FileNotFoundError, TrainingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if PartialState().is_main_process:

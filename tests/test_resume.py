@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from mgrpo_lib import store
 from mgrpo_lib.config import ROOT, load_config
-from mgrpo_lib.train import _last_checkpoint, train
+from mgrpo_lib.train import train
 
 SETTINGS = {"base_steps": 0, "max_steps": 8, "checkpoint_steps": 2}
 
@@ -87,16 +87,6 @@ def test_an_interruption_says_what_is_kept_and_a_second_call_uses_it(tmp_path, m
     assert train(other)["steps"] == 8 and "goes on" not in capsys.readouterr().out, (
         "another run's checkpoint is foreign"
     )
-
-
-def test_a_torn_checkpoint_is_set_aside(tmp_path, capsys):
-    for step in (2, 10):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-    (tmp_path / "checkpoint-2" / "trainer_state.json").write_text("{}")
-    (tmp_path / "checkpoint-10" / "trainer_state.json").write_text('{"global_step": 1')
-    assert _last_checkpoint(tmp_path).name == "checkpoint-2"
-    assert "checkpoint-10 was not written to its end" in capsys.readouterr().out
-    assert (tmp_path / "torn-checkpoint-10").exists() and _last_checkpoint(tmp_path / "nowhere") is None
 
 
 def test_stopped_after_the_last_step_nothing_is_trained_again(tmp_path, monkeypatch):
