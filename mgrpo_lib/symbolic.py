@@ -151,13 +151,16 @@ def equal(answer: str, gold: str) -> bool:
     from sympy import Eq, Expr, Set
 
     same_variables = variables(answer) == variables(gold)  # as written: math-verify reads N as n
-    answer, gold = parse(answer), parse(gold)
-    if answer is None or gold is None or not (same_variables or isinstance(gold, Set) != isinstance(answer, Set)):
-        return False
-    if isinstance(answer, Expr) and isinstance(gold, Expr):
-        return same_values(answer, gold)
-    if isinstance(answer, Eq) and isinstance(gold, Eq):
-        return proportional(answer.lhs - answer.rhs, gold.lhs - gold.rhs)
+    try:
+        answer, gold = parse(answer), parse(gold)
+        if answer is None or gold is None or not (same_variables or isinstance(gold, Set) != isinstance(answer, Set)):
+            return False
+        if isinstance(answer, Expr) and isinstance(gold, Expr):
+            return same_values(answer, gold)
+        if isinstance(answer, Eq) and isinstance(gold, Eq):
+            return proportional(answer.lhs - answer.rhs, gold.lhs - gold.rhs)
+    except (ArithmeticError, ValueError, AttributeError):
+        return False  # a pole (csc(0) is an AttributeError in sympy), or too many digits: the floor of a huge number
     # the order matters: an answer is read in the light of the gold, not the other way round
     return verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True, raise_on_error=True)
 
@@ -240,15 +243,12 @@ def _has_value(expression, point: dict) -> bool:
 
 def _size(expression, point: dict, digits: int = 20):
     """The absolute value at a point: sympy computes so many right digits, with up to 200 digits in between. None
-    without a finite one: 1/0, an unknown function, the floor of a huge number. The value comes first and its sign is
+    without a finite one: 1/0, an unknown function. The value comes first and its sign is
     taken off then, for what sympy computes for Abs of a pole is below zero.
     """
     from sympy import sympify
 
-    try:
-        size = abs(sympify(expression).subs(point).evalf(digits, maxn=200)).evalf(digits)
-    except (ArithmeticError, ValueError):
-        return None
+    size = abs(sympify(expression).subs(point).evalf(digits, maxn=200)).evalf(digits)
     return size if (size.is_Float or size.is_Rational) and size.is_finite else None
 
 

@@ -21,7 +21,16 @@ from mgrpo_lib.rewards import accuracy_reward, extract_answer, same_answer
 
 SLOW = 1.0  # seconds of wall-clock that no call may take
 FAMILIES = {}  # name: (share of all texts, generator)
-HARD_GOLDS = [r"\frac{7919\sqrt{13}}{104729}", r"7919x^2-13y", "104729", r"(-7919, \infty)", r"\{7919, 104729\}"]
+HARD_GOLDS = [
+    *(r"\frac{7919\sqrt{13}}{104729}", r"7919x^2-13y", "104729", r"(-7919, \infty)", r"\{7919, 104729\}", "y=7919x+13"),
+    *(
+        r"[13,7919] \cup (104729,\infty)",
+        "f(x)=7919x^3",
+        "x > 7919",
+        r"\begin{pmatrix}7919\\13\end{pmatrix}",
+        "7919+13i",
+    ),
+]
 
 
 def family(share: float):
