@@ -13,7 +13,7 @@ OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--see
 STAMP = .venv/.ready
 
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor reproduce plan test test-colab fuzz lint format figures badges lab lock licences audit newest clean
+.PHONY: help setup doctor reproduce plan test test-colab fuzz kill-test lint format figures badges lab lock licences audit newest clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ test-colab: $(STAMP)  ## set-up cell and notebooks in fresh environments like Co
 
 fuzz: $(STAMP)  ## hostile text for the verifier: N texts (100000, minutes) in families, from SEED; one core
 	@.venv/bin/python tests/fuzz_rewards.py $(or $(N),100000) $(or $(SEED),0)
+
+kill-test: $(STAMP)  ## kill the smoke chain at random moments and in every stage, and compare its end; KILLS=24 (a quarter of an hour)
+	@.venv/bin/python tests/kill_chain.py --table docs/robustness.md $(if $(KILLS),--kills $(KILLS))
 
 lint: $(STAMP)  ## ruff on library, tests and notebooks
 	@.venv/bin/ruff check .
