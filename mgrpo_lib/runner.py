@@ -300,17 +300,18 @@ def _publish_models(cfg: Config) -> int:
 
 
 def check_notebook(path: Path) -> None:
-    """Refuses a notebook without exactly one cell tagged ``parameters``: papermill would run it with its defaults,
-    silently.
+    """Refuses a notebook whose cell of parameters is not the one tagged ``parameters``: papermill would run it with its
+    defaults, silently.
 
     Raises:
         ConfigError: naming the notebook.
     """
     cells = store.read_json(path)["cells"]
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    if len(tagged) != 1:
+    if len(tagged) != 1 or not "".join(tagged[0]["source"]).startswith("# Parameters"):
         raise ConfigError(
-            f"{path.name} has {len(tagged)} cells tagged 'parameters', not one; restore the tag (git checkout {path.name})"
+            f"{path.name} has {len(tagged)} cells tagged 'parameters', not the one that begins with '# Parameters'; restore the "
+            f"tag (git checkout {path})"
         )
 
 

@@ -28,7 +28,7 @@ KINDS = ["everything", "the chain", "a kernel"]
 # what may differ: how long something took, and what was installed or measured where
 ALLOWED = ("seconds", "environment", "step_time")
 UNCOMPARED = ("timing.json", "costs.csv", "costs.md")  # times alone, and tables of them
-LONGEST = 12.0  # seconds before a kill at a random moment
+LONGEST = 30.0  # seconds before a kill at a random moment; a stage takes 10 to 20
 
 
 @dataclass
@@ -125,7 +125,9 @@ def results(out: Path) -> dict[str, object]:
         if name.startswith("progress") or path.name in UNCOMPARED or (path.suffix == ".md" and "model" in path.parts):
             continue
         if path.suffix == ".json":
-            found[name] = strip(json.loads(path.read_text()))
+            found[name] = strip(json.loads(path.read_text().replace(str(out), "OUT")))
+            if path.name == "adapter_config.json":  # names its base model's folder, and writes a set in any order
+                found[name]["target_modules"].sort()
         elif path.name == "metrics.jsonl":
             found[name] = [strip(json.loads(line)) for line in path.read_text().splitlines()]
         elif path.suffix in (".gz", ".safetensors", ".csv", ".md"):

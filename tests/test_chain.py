@@ -287,6 +287,8 @@ def test_figures_are_redrawn_without_torch(out):
     [
         (["--profile", "smoke", "--params", "learning_rat=1"], "did you mean 'learning_rate'"),
         (["--profile", "smoke", "--params", "learning_rate=fast"], "'learning_rate' is 'fast'"),
+        (["--profile", "smoke", "--params", "max_steps=0"], "'max_steps' is 0 (int): input should be greater"),
+        (["--profile", "smoke", "--params", "num_corrections=1"], "use 2 or more, or correction_advantage difference"),
         (["--profile", "smok"], "did you mean 'smoke'"),
         (["--profile", "smoke", "--seeds", "0,x"], "cannot read the seeds"),
         (["--profile", "smoke", "--params", "arm=grpo"], "chosen by the profile's arms"),

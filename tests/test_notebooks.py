@@ -122,6 +122,11 @@ def test_a_lost_tag_is_noticed(tmp_path):
     (tmp_path / "03_grpo.ipynb").write_text(json.dumps(notebook))
     with pytest.raises(ConfigError, match="0 cells tagged 'parameters'"):
         check_notebook(tmp_path / "03_grpo.ipynb")
+    imports = next(cell for cell in notebook["cells"] if "from_notebook" in source(cell))
+    imports["metadata"]["tags"] = ["parameters"]
+    (tmp_path / "03_grpo.ipynb").write_text(json.dumps(notebook))
+    with pytest.raises(ConfigError, match="not the one that begins with '# Parameters'"):
+        check_notebook(tmp_path / "03_grpo.ipynb")
 
 
 def execute(name: str, folder, **parameters) -> None:
