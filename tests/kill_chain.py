@@ -79,16 +79,16 @@ def notebooks(chain: int) -> dict[psutil.Process, str]:
     return found
 
 
-def kill(chain: int, kind: str, rng: random.Random) -> list[str]:
-    """Kills; returns the notebooks that it hit, none if the chain had no kernel at that moment."""
+def kill(chain: int, kind: str, target: str | None, rng: random.Random) -> list[str]:
+    """Kills, of kernels one of the target's; returns the notebooks that it hit, none if there was nothing to hit."""
     running = notebooks(chain)
-    if not running:
+    if not running or (target and target not in running.values()):
         return []
     victims = [psutil.Process(chain)]
     if kind == "everything":
         victims += descendants(chain)
     if kind == "a kernel":
-        victims = [rng.choice(list(running))]
+        victims = [rng.choice([kernel for kernel, name in running.items() if target in (None, name)])]
         running = {victims[0]: running[victims[0]]}
     for victim in victims:
         try:
@@ -109,8 +109,8 @@ def disturb(out: Path, log: Path, target: str | None, rng: random.Random) -> tup
     while chain.poll() is None:
         running = notebooks(chain.pid)
         if target in running.values() if target else time.monotonic() - begun > delay and running:
-            time.sleep(rng.uniform(0, 3) if target else 0)
-            if hit := kill(chain.pid, kind, rng):
+            time.sleep(rng.uniform(0, 1.5) if target else 0)  # the shortest stage takes two seconds
+            if hit := kill(chain.pid, kind, target, rng):
                 struck = Kill(kind, hit, time.monotonic() - begun)
                 break
         time.sleep(0.05)
@@ -148,15 +148,23 @@ def different(calm: Path, disturbed: Path) -> list[str]:
     return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)) + left
 
 
-def table(kills: list[Kill], finished: int, files: int, seed: int) -> str:
+def gone_on(out: Path) -> int:
+    """Trainings of a finished chain that went on from a checkpoint."""
+    return sum(
+        "goes on from checkpoint" in path.read_text() for path in (out / "results" / "smoke" / "runs").glob("*.ipynb")
+    )
+
+
+def table(kills: list[Kill], finished: int, resumed: int, files: int, seed: int) -> str:
     stages, kinds = Counter(name for one in kills for name in one.running), Counter(one.of for one in kills)
     here = environment()
     lines = [
         "# Killed and started again",
         "",
-        "Written by `make kill-test` (`tests/kill_chain.py`). The smoke chain was killed by SIGKILL at random moments and in every "
-        f"stage, and the same command started again: **{len(kills)} kills** ({', '.join(f'{kinds[kind]} of {kind}' for kind in KINDS)}), "
-        f"seed {seed}. {finished} chain(s) came to their ends that way, and each left the same as an undisturbed one in all {files} files: "
+        "Written by `make kill-test` (`tests/kill_chain.py`). The smoke chain, with a checkpoint after each step, was killed by SIGKILL "
+        f"at random moments{' and in every stage' if all(stages[stage] for stage in STAGES) else ''}, and the same command started again: "
+        f"**{len(kills)} kills** ({', '.join(f'{kinds[kind]} of {kind}' for kind in KINDS)}), seed {seed}. {finished} chain(s) came to "
+        f"their ends that way, {resumed} of their trainings from a checkpoint, and each left the same as an undisturbed one in all {files} files: "
         "`summary.json`, tables, records, metrics and weights, to the bit. Allowed to differ: "
         f"{', '.join(f'`{name}`' for name in ALLOWED)}, and {', '.join(f'`{name}`' for name in UNCOMPARED)}.",
         "",
@@ -187,7 +195,7 @@ def main() -> int:
     files = len(results(calm))
     print(f"undisturbed chain done, {files} files to compare", flush=True)
     kills: list[Kill] = []
-    missing, finished = (set(STAGES) if given.every_stage else set()), 0
+    missing, finished, resumed = (set(STAGES) if given.every_stage else set()), 0, 0
     while True:
         enough = len(kills) >= given.kills and not missing
         # once the random moments are through, the stages that they left out are waited for
@@ -205,12 +213,12 @@ def main() -> int:
             sys.exit(f"the chain failed by itself, in {disturbed}:\n{log.read_text()}")
         if differing := different(calm, disturbed):
             sys.exit(f"DIFFERENT from the undisturbed chain, in {disturbed}: {differing}")
-        finished += 1
+        finished, resumed = finished + 1, resumed + gone_on(disturbed)
         print("at its end, and equal to the undisturbed chain", flush=True)
         if enough:
             break
         shutil.rmtree(disturbed)
-    text = table(kills, finished, files, given.seed)
+    text = table(kills, finished, resumed, files, given.seed)
     print(text)
     if given.table:
         given.table.parent.mkdir(exist_ok=True)
