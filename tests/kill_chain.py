@@ -28,6 +28,7 @@ KINDS = ["everything", "the chain", "a kernel"]
 # what may differ: how long something took, and what was installed or measured where
 ALLOWED = ("seconds", "environment", "step_time")
 UNCOMPARED = ("timing.json", "costs.csv", "costs.md")  # times alone, and tables of them
+SETTINGS = "max_steps=12 checkpoint_steps=1"  # long enough that some kills fall between two checkpoints
 LONGEST = 30.0  # seconds before a kill at a random moment; a stage takes 10 to 20
 
 
@@ -40,7 +41,7 @@ class Kill:
 
 def start(out: Path, log: Path) -> subprocess.Popen:
     call = [sys.executable, "-m", "mgrpo_lib", "reproduce", "--profile", "smoke", "--out", str(out)]
-    call += ["--params", "checkpoint_steps=1"]  # four steps are few
+    call += ["--params", SETTINGS]
     with open(log, "w", encoding="utf-8") as file:
         return subprocess.Popen(call, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
 
@@ -161,7 +162,7 @@ def table(kills: list[Kill], finished: int, resumed: int, files: int, seed: int)
     lines = [
         "# Killed and started again",
         "",
-        "Written by `make kill-test` (`tests/kill_chain.py`). The smoke chain, with a checkpoint after each step, was killed by SIGKILL "
+        f"Written by `make kill-test` (`tests/kill_chain.py`). The smoke chain (`{SETTINGS}`) was killed by SIGKILL "
         f"at random moments{' and in every stage' if all(stages[stage] for stage in STAGES) else ''}, and the same command started again: "
         f"**{len(kills)} kills** ({', '.join(f'{kinds[kind]} of {kind}' for kind in KINDS)}), seed {seed}. {finished} chain(s) came to "
         f"their ends that way, {resumed} of their trainings from a checkpoint, and each left the same as an undisturbed one in all {files} files: "
