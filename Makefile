@@ -13,7 +13,7 @@ OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--see
 STAMP = .venv/.ready
 
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor reproduce plan test test-colab lint format figures badges lab lock licences audit newest clean
+.PHONY: help setup doctor reproduce plan test test-colab fuzz kill-test lint format figures badges lab lock licences audit newest clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,12 @@ test: $(STAMP)  ## all tests: units, invariants against TRL, notebooks, the whol
 
 test-colab: $(STAMP)  ## set-up cell and notebooks in fresh environments like Colab's (minutes; 8 GB for a while)
 	@.venv/bin/python tests/colab_real.py $(if $(PYTHON),--python "$(PYTHON)")
+
+fuzz: $(STAMP)  ## hostile text for the verifier: N texts (100000, minutes) in families, from SEED; one core
+	@.venv/bin/python tests/fuzz_rewards.py $(or $(N),100000) $(or $(SEED),0)
+
+kill-test: $(STAMP)  ## kill the smoke chain at random moments and in every stage, and compare its end; KILLS=24 (a quarter of an hour)
+	@.venv/bin/python tests/kill_chain.py --table docs/robustness.md $(if $(KILLS),--kills $(KILLS))
 
 lint: $(STAMP)  ## ruff on library, tests and notebooks
 	@.venv/bin/ruff check .

@@ -7,6 +7,18 @@ import sys
 
 
 def main() -> int:
+    """The command line; 0 if all went well, 1 if a step failed, 2 if it was refused, 130 if it was stopped."""
+    try:
+        return run()
+    except KeyboardInterrupt:
+        print(
+            "Stopped. Finished steps are kept, and trainings up to their last checkpoint; the same command goes on from there.",
+            file=sys.stderr,
+        )
+        return 130
+
+
+def run() -> int:
     parser = argparse.ArgumentParser(prog="python -m mgrpo_lib", description=__doc__)
     parser.add_argument(
         "command",
@@ -49,13 +61,14 @@ def main() -> int:
 
 def redraw(cfg) -> int:
     """Tables, figures and, for the reference run, README's results."""
-    from mgrpo_lib import figures, report  # matplotlib and pandas
+    from mgrpo_lib import figures, report, store  # matplotlib and pandas
 
-    report.summarise(cfg)
-    for path in figures.draw_all(cfg):
-        print(path)
-    if report.is_reference(cfg) and report.update_readme(cfg):
-        print("README.md: results updated")
+    with store.only_one(cfg.results):
+        report.summarise(cfg)
+        for path in figures.draw_all(cfg):
+            print(path)
+        if report.is_reference(cfg) and report.update_readme(cfg):
+            print("README.md: results updated")
     print((cfg.results / "table.md").read_text(encoding="utf-8"))
     return 0
 

@@ -574,11 +574,11 @@ def from_notebook(namespace: dict[str, Any]) -> Config:
     ``from_notebook(globals())``.
 
     Both cells begin with the comment ``# Parameters``, so their sources are found in IPython's history, and every name
-    assigned there must be a
-    setting: a typing error stops the notebook, also one passed on papermill's own command line.
+    assigned there must be a setting: a typing error stops the notebook, also one passed on papermill's own command line.
 
     Raises:
-        ConfigError: as `load_config`.
+        ConfigError: as `load_config`; or the defaults have overwritten what papermill injected, since the cell of the
+            defaults has lost its tag.
     """
     cells = [""]
     for source in reversed(namespace["In"]):
@@ -586,6 +586,13 @@ def from_notebook(namespace: dict[str, Any]) -> Config:
             cells.append(source)
         elif len(cells) > 1:
             break
+    first = next((source for source in namespace["In"] if source.strip()), "")
+    if first.lstrip().startswith("# Parameters") and first not in cells:
+        raise ConfigError(
+            "the values of the first cell are overwritten by the defaults further down: papermill puts its values first where no "
+            "cell is tagged 'parameters'; restore the tag (git checkout notebooks), or, in a notebook run by hand, restart the "
+            "kernel and run from the top"
+        )
     names = [
         node.id
         for node in ast.walk(ast.parse("\n".join(cells)))

@@ -58,7 +58,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path.parent} is no model folder: {path.name}: {error}") from None
+        raise ValueError(
+            f"{path.parent} is no model folder: {path.name}: {error}; copy the whole model again"
+        ) from None
 
 
 def _is_whole(path: Path) -> bool:
@@ -67,9 +69,9 @@ def _is_whole(path: Path) -> bool:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(length, 100_000_000)))
-    except (OSError, ValueError):
+        ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+    except (OSError, ValueError, AttributeError, LookupError, TypeError):  # no file, no JSON, or no such header
         return False
-    ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
     return path.stat().st_size == 8 + length + max(ends, default=0)
 
 

@@ -2,7 +2,7 @@
 
 The paper's reward is a rule-based verifier's outcome, "1 for correct, 0 for incorrect" (second-hand); a format reward
 is not mentioned, and none is given here. Completions are untrusted text: nothing here evaluates them, and every step is
-linear in their length.
+linear in their length; what a comparison may take of wall-clock is `mgrpo_lib.symbolic.SECONDS`.
 
 Two answers are the same as text, as exact numbers, or part by part (lists, tuples, intervals, matrices); formulas are
 left to math-verify (`mgrpo_lib.symbolic`), which is loaded for the first of them only. Rules are strict where a wrong
@@ -19,15 +19,18 @@ import sys
 import time
 import warnings
 from collections import Counter
+from contextvars import ContextVar
 from fractions import Fraction
 from functools import lru_cache
 from itertools import accumulate
 
-from mgrpo_lib.symbolic import Helper
+from mgrpo_lib import symbolic
 
 LONGEST_ANSWER = 500  # characters; a longer "answer" is no final answer
 failures: Counter[str] = Counter()  # comparisons without a verdict, by kind of error; each of them counted as different
-helper = Helper()
+helper = symbolic.Helper()
+# of the comparison in hand, from its first formula on
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 # ----------------------------------------------------------------------------------------------------------- extraction
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
@@ -38,19 +41,21 @@ _MATH = re.compile(r"\$([^$]+)\$|\\\(([^\n]+?)\\\)|\\\[([^\n]+?)\\\]")
 # a dollar sign before an amount that ends there, in prose; else it opens a formula
 _CURRENCY = re.compile(r"\$(?=\d[\d,]*(?:\.\d+)?(?:\s+[a-zA-Z]|[.,;]?(?:\s|$)))")
 _DENIED = re.compile(r"\?$|\b(?:not|no|cannot|unless|if)\b|n't\b", re.IGNORECASE)
+_CALL = re.compile(r"\w\([^()]*\)$")
 _AMOUNT = re.compile(r"(?<![\w.,])(?:(?<![\d)] )-\s?)?\d[\d,]*(?:\.\d+)?(?:/\d+)?\s?%?")
 
 
 def extract_answer(completion: str) -> str | None:
     """The final answer a completion names: its last ``\\boxed{...}`` (several in one list count together), else its
     last ``<answer>``, a ``####`` or ``A:`` in its last line, "the answer is", else the value that its last sentence
-    ends with; None without one. Where there is a box, nothing outside of it counts.
+    ends with; None without one. Where there is a box, nothing outside of it counts; nothing before a ``</think>`` does.
 
     >>> extract_answer(r"so x = \\boxed{\\frac{1}{2}}")
     '\\\\frac{1}{2}'
     >>> extract_answer("Then 3 + 4 = 7. She pays 7 dollars.")
     '7'
     """
+    completion = completion.rpartition("</think>")[2]
     boxes = list(_BOX.finditer(completion))
     if boxes:
         return _boxed(completion, [box.span() for box in boxes[-10:]])
@@ -85,7 +90,7 @@ def _boxed(text: str, spans: list[tuple[int, int]]) -> str | None:
 def _braced(text: str, position: int) -> tuple[str, int] | None:
     """The group in braces, or without them the word, at a position, and where it ends; None: cut off or too long."""
     text = text[: position + LONGEST_ANSWER]
-    bare = re.compile(r"\s*([^\s{}$.,;]+)").match(text, position)
+    bare = re.compile(r"\s*((?:[^\s{}$.,;]|[.,](?=\d))+)").match(text, position)
     if bare:
         return bare[1], bare.end()
     depth = 0
@@ -119,9 +124,7 @@ def _last_value(completion: str, tail: str) -> str | None:
     """The last value of a solution in prose, if it is in one of its last two sentences. What was cut off, denied, asked,
     thought or computed by code concludes nothing.
     """
-    if "<think>" in completion:
-        tail = completion.rpartition("</think>")[2].strip()[-4 * LONGEST_ANSWER :] if "</think>" in completion else ""
-    if not re.search(r"[a-zA-Z]{3}", tail) or not re.search(r"(?:[.!)\]*]|\$\$)$", tail):
+    if "<think>" in completion or not re.search(r"[a-zA-Z]{3}", tail) or not re.search(r"(?:[.!)\]*]|\$\$)$", tail):
         return None
     for sentence in reversed(re.split(r"(?<=[.!?])\s|\n", tail)[-2:]):
         bold = _BOLD.findall(sentence)
@@ -129,7 +132,7 @@ def _last_value(completion: str, tail: str) -> str | None:
         values = [*_MATH.finditer(text), *_AMOUNT.finditer(_MATH.sub(lambda formula: " " * len(formula[0]), text))]
         if values:
             last = max(values, key=lambda value: value.start())
-            return None if _DENIED.search(sentence) else _short(last[last.lastindex or 0])
+            return None if _DENIED.search(sentence) or _CALL.search(sentence) else _short(last[last.lastindex or 0])
     return None
 
 
@@ -266,6 +269,8 @@ _UNITS = {
         "dollar",
         "am",
         "pm",
+        "degree",
+        "percent",
     ]
     for name in names.split()
 }
@@ -281,18 +286,17 @@ _UNIT = re.compile(
 )
 
 
-def _quantity(text: str) -> tuple[str, bool, set[str]]:
-    """A cleaned answer without its unit, whether it was in percent, and the well-known units among what was cut."""
+def _quantity(text: str) -> tuple[str, set[str]]:
+    """A cleaned answer without its unit, and the well-known ones among what was cut."""
     units = set()
     if (found := _UNIT.search(text)) and not _PERCENT.search(text) and text[: found.start()].strip(" ("):
         words = re.findall(r"[a-z]+", found[0].replace("\\text", " ").lower())
         units = {_UNITS[name] for word in words for name in (word, word.removesuffix("s")) if name in _UNITS}
         text = text[: found.start()].strip()
-    bare = _PERCENT.sub("", text).strip()
-    percent = bare != text
-    if not re.search(rf"\\(?:{_FUNCTIONS})(?![a-z])", bare):
-        bare = _DEGREES.sub("", bare).strip()
-    return bare, percent, units
+    for unit, sign in (("percent", _PERCENT), ("degree", _DEGREES)):
+        if sign.search(text) and not (unit == "degree" and re.search(rf"\\(?:{_FUNCTIONS})(?![a-z])", text)):
+            text, units = sign.sub("", text).strip(), units | {unit}
+    return text, units
 
 
 # ----------------------------------------------------------------------------------------------------------- comparison
@@ -319,6 +323,7 @@ def same_answer(answer: str | None, gold: str) -> bool:
 
 @lru_cache(maxsize=65_536)
 def _judge(answer: str, gold: str) -> bool:
+    _deadline.set(None)
     try:
         return _same(_clean(answer), _clean(gold))
     except Exception as error:  # whatever goes wrong with untrusted text, but never in silence
@@ -455,7 +460,9 @@ def _is(pattern: re.Pattern, text: str) -> bool:
 
 def _same_number(answer: str, gold: str) -> bool | None:
     """None if one of them is no number. Units, percent and degree signs may be left out but not differ."""
-    (a, percent_a, units_a), (g, percent_g, units_g) = _quantity(answer), _quantity(gold)
+    if ", " in answer or ", " in gold:
+        return None  # a list, not thousands
+    (a, units_a), (g, units_g) = _quantity(answer), _quantity(gold)
     x, y = _number(_squash(a)), _number(_squash(g))
     if x is None or y is None:
         return None
@@ -463,13 +470,17 @@ def _same_number(answer: str, gold: str) -> bool | None:
         return False
     if any(_FLOAT.fullmatch(text) and len(text) > 11 for text in (a, g)):
         return abs(x - y) <= abs(y) / 10**10
-    return x == y or (percent_a and not percent_g and x == 100 * y) or (percent_g and not percent_a and y == 100 * x)
+    return (
+        x == y
+        or (units_a == {"percent"} and not units_g and x == 100 * y)
+        or (units_g == {"percent"} and not units_a and y == 100 * x)
+    )
 
 
 def _same_formula(answer: str, gold: str) -> bool:
     if r"\approx" in answer and r"\approx" not in gold:
         return any(_same(part, gold) for part in _split(answer, r"\approx"))
-    (answer, _, units_a), (gold, _, units_g) = _quantity(answer), _quantity(gold)
+    (answer, units_a), (gold, units_g) = _quantity(answer), _quantity(gold)
     if units_a and units_g and units_a != units_g:
         return False
     if _squash(answer) == _squash(gold):
@@ -477,7 +488,12 @@ def _same_formula(answer: str, gold: str) -> bool:
     if _is(_CONSTANT, gold) and re.search(r"(?<![\\a-zA-Z])[a-df-hj-zA-Z](?![a-zA-Z])", answer):
         return False  # a variable; without asking
     a, g = _formula(answer), _formula(gold)
-    return a is not None and g is not None and helper.equal(a, g)
+    if a is None or g is None:
+        return False
+    helper.start()  # takes its time once, which is no comparison's
+    if _deadline.get() is None:
+        _deadline.set(time.monotonic() + symbolic.SECONDS)
+    return helper.equal(a, g, _deadline.get() - time.monotonic())
 
 
 # ------------------------------------------------------------------------------------------------------------- formulas

@@ -7,15 +7,12 @@ second.
 
 import base64
 import ctypes
-import fcntl
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from mgrpo_lib.progress import clock
 NOTEBOOKS = ROOT / "notebooks"
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 GPU_PROFILES = {"t4": 14.5, "a100": 39.0, "paper": 79.0}  # GiB that each needs at least
+SECONDS_TO_END = 20  # papermill gives a busy kernel five
 CHOSEN_ELSEWHERE = {"profile": "PROFILE=", "arm": "the profile's arms", "seed": "SEEDS=", "output_root": "OUT="}
 
 
@@ -237,8 +235,9 @@ def reproduce(
         0, or 1 if a notebook or an upload failed; what was finished before stays, and the same call goes on from there.
 
     Raises:
-        ConfigError: a setting that cannot be used, or an experiment that cannot fit into the GPU; nothing has been started
-            then.
+        ConfigError: a setting that cannot be used, an experiment that cannot fit into the GPU, or a folder where somebody
+            else is at work; nothing has been started then.
+        KeyboardInterrupt: it was stopped; as after a failure.
     """
     cfg = configuration(profile, settings, seeds, out)
     if profile == "auto" and (hint := gpu_hint()):
@@ -255,33 +254,8 @@ def reproduce(
     if any(not job.done() for job in jobs if job.notebook[:2] in ("02", "03", "04", "05")):
         check_model(cfg)
         check_memory(cfg)
-    with only_one(cfg.results):
+    with store.only_one(cfg.results):
         return _reproduce(cfg, jobs, workers)
-
-
-@contextmanager
-def only_one(folder: Path):
-    """Keeps a second chain out of a results folder. The system gives the lock back when its owner ends, however it does.
-
-    Raises:
-        ConfigError: another chain is at work there; the message names it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ConfigError(
-                f"{folder} is in use by {file.read().strip() or 'another run'}; wait until it ends, stop it, or write elsewhere "
-                "with OUT=folder"
-            ) from None
-        except OSError as error:  # some network folders know no locks
-            print(f"note: {folder} cannot be locked ({error}); start no second run there", flush=True)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        file.flush()
-        yield
 
 
 def _reproduce(cfg: Config, jobs: list[Job], workers: int | None) -> int:
@@ -326,17 +300,18 @@ def _publish_models(cfg: Config) -> int:
 
 
 def check_notebook(path: Path) -> None:
-    """Refuses a notebook without exactly one cell tagged ``parameters``: papermill would run it with its defaults,
-    silently.
+    """Refuses a notebook whose cell of parameters is not the one tagged ``parameters``: papermill would run it with its
+    defaults, silently.
 
     Raises:
         ConfigError: naming the notebook.
     """
     cells = store.read_json(path)["cells"]
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    if len(tagged) != 1:
+    if len(tagged) != 1 or not "".join(tagged[0]["source"]).startswith("# Parameters"):
         raise ConfigError(
-            f"{path.name} has {len(tagged)} cells tagged 'parameters', not one; restore the tag (git checkout {path.name})"
+            f"{path.name} has {len(tagged)} cells tagged 'parameters', not the one that begins with '# Parameters'; restore the "
+            f"tag (git checkout {path})"
         )
 
 
@@ -356,7 +331,10 @@ def _run(pending: list[Job], workers: int) -> dict[str, float] | None:
     """Runs the jobs, each after those it needs.
 
     Returns:
-        The seconds of each, or None if one failed or the user stopped it.
+        The seconds of each, or None if one failed.
+
+    Raises:
+        KeyboardInterrupt: the user stopped it, or the system asked it to end; no notebook is left running.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end by the system is treated as Ctrl-C
     start = time.monotonic()
@@ -392,14 +370,10 @@ def _run(pending: list[Job], workers: int) -> dict[str, float] | None:
                 print(f"[{clock(said - start)}] {states} | {len(waiting)} waiting, about {eta} to go", flush=True)
             time.sleep(0.2)
     except KeyboardInterrupt:
-        print("\nStopped. Finished steps are kept; the same command goes on with the rest.", flush=True)
-        return None
+        print(f"\nStopping {', '.join(job.name for job in running) or 'before the first step'} ...", flush=True)
+        raise
     finally:  # also after a broken pipe or a bug: leave no notebook running
-        for process, _ in running.values():
-            process.terminate()
-        for job, (process, _) in running.items():
-            process.wait()
-            job.give_back()
+        _end(running)
     if failed:
         print(
             f"{len(failed)} step(s) failed; finished steps are kept, the same command goes on with the rest.",
@@ -409,6 +383,22 @@ def _run(pending: list[Job], workers: int) -> dict[str, float] | None:
     return finished
 
 
+def _end(running: dict[Job, tuple[subprocess.Popen, float]]) -> None:
+    """Ends notebooks; their kernels notice within a second. A second Ctrl-C in between would leave some."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    for process, _ in running.values():
+        process.terminate()
+    for job, (process, _) in running.items():
+        try:
+            process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        job.give_back()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def _start(job: Job, threads: int | None) -> subprocess.Popen:
     """Papermill in a process of its own, a kernel of its own inside."""
     job.output.parent.mkdir(parents=True, exist_ok=True)
@@ -416,6 +406,7 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
     job.progress.unlink(missing_ok=True)
     environment = {
         **os.environ,
+        store.CHAIN: str(os.getpid()),  # the notebook may write into the folder that this chain holds
         "MGRPO_HOME": str(ROOT),  # on Colab, the notebooks' set-up cells take this repository
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # executed copies show their figures
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -437,8 +428,10 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
 
 
 def _end_with_the_chain() -> None:
-    """A notebook must not go on writing once its chain was killed: the next one makes the same results. Linux."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    """A notebook must not go on writing once its chain was killed: the next one makes the same results. Linux. Killed, not
+    asked: papermill would give a busy kernel five seconds more; without its parent it ends within one.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _publish(job: Job) -> None:

@@ -1,10 +1,11 @@
-"""What is on disk, and whether it is still true: keys of runs, atomic writes, manifests.
+"""What is on disk, and whether it is still true: keys of runs, atomic writes, manifests, and who may write.
 
 A result is reused only if its key is the same: a hash of every setting that it depends on, of its inputs' keys, and of
 the code that made it.
 """
 
 import ast
+import fcntl
 import gzip
 import hashlib
 import json
@@ -12,13 +13,15 @@ import os
 import platform
 import shutil
 import sys
+import time
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mgrpo_lib import miniature
 from mgrpo_lib.benchmarks import SETS, identity
-from mgrpo_lib.config import GENERATORS, ROOT, Config, EvalSettings, ModelSettings, TrainSettings
+from mgrpo_lib.config import GENERATORS, ROOT, Config, ConfigError, EvalSettings, ModelSettings, TrainSettings
 
 TRAINING_MODULES = (
     "arguments",
@@ -41,6 +44,7 @@ TRAINING_MODULES = (
 DATA_MODULES = ("benchmarks", "data", "datacard", "miniature", "sums")
 EVALUATION_MODULES = ("evaluate", "controls")  # a change here leaves the trained models valid
 REPORT_MODULES = ("evidence", "paper", "records", "report", "stats")
+CHAIN = "MGRPO_CHAIN"  # environment variable: the process id of the chain that a notebook belongs to
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -287,3 +291,33 @@ def replace_folder(partial: Path, final: Path) -> Path:
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     return final
+
+
+@contextmanager
+def only_one(folder: Path):
+    """One writer in a results folder: a chain with its notebooks, or one notebook run by hand. The system gives the lock
+    back when its owner ends, however it does.
+
+    Raises:
+        ConfigError: somebody else is at work there; the message names the process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip()
+            if not owner.startswith(f"process {os.environ.get(CHAIN)} on {platform.node()} "):
+                raise ConfigError(
+                    f"{folder} is in use by {owner or 'another run'}; wait until it ends, stop it, or write elsewhere with "
+                    "OUT=folder (in a notebook: output_root)"
+                ) from None
+            yield  # in the chain's name
+            return
+        except OSError as error:  # some network folders know no locks
+            print(f"note: {folder} cannot be locked ({error}); start no second run there", flush=True)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        file.flush()
+        yield

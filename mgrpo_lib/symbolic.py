@@ -1,9 +1,10 @@
 """Equality of two formulas by math-verify, in a process of its own.
 
 math-verify's own time limit is `signal.alarm`, which fails outside the main thread; without a limit, sympy can compute
-for ever. So formulas are compared by a helper process: it is started with the first formula, answers one pair after the
-other, and is killed and replaced when a pair takes too long. That works in any thread, in notebooks, and keeps sympy
-out of the training process. This file is both sides: imported, the client; run, the helper.
+for ever. So formulas are compared by a helper process. It is started with the first formula, and forks a child that
+answers one pair after the other; the system's alarm ends the child when a pair's time is over, whatever it computes,
+and the next child is there in milliseconds. That works in any thread, in notebooks, leaves nothing behind, and keeps
+sympy out of the training process. This file is both sides: imported, the client; run, the helper.
 """
 
 import atexit
@@ -18,9 +19,10 @@ import sys
 import threading
 from functools import lru_cache
 
-SECONDS = 5.0  # for one pair; typical ones take milliseconds
-SECONDS_TO_START = 120.0  # importing sympy on a busy machine
-MEMORY = 4 << 30  # bytes of address space of the helper, where the system can limit it
+SECONDS = 0.6  # of wall-clock for all pairs of one comparison; a pair takes 10 to 100 milliseconds
+SECONDS_TO_START = 120.0  # importing sympy on a busy machine; a third of a second on an idle one
+SECONDS_OF_GRACE = 20.0  # before a helper that does not even tell of a time-out is given up
+MEMORY = 1 << 30  # bytes of address space of a child, where the system can limit it
 
 
 # ----------------------------------------------------------------------------------------------------------- the client
@@ -33,28 +35,45 @@ class Helper:
         if hasattr(os, "register_at_fork"):  # two processes cannot share one conversation
             os.register_at_fork(after_in_child=self._forget)
 
-    def equal(self, answer: str, gold: str) -> bool:
+    def equal(self, answer: str, gold: str, seconds: float = SECONDS) -> bool:
         """Whether two formulas in cleaned LaTeX are equal.
 
         Raises:
-            TimeoutError: it took more than `SECONDS`; the helper is replaced.
+            TimeoutError: it took more than these seconds of wall-clock, without those of the helper's start.
             RuntimeError: the helper failed, with its error.
         """
+        if seconds <= 0:
+            raise TimeoutError("no time left for this pair")
         with self.lock:
             try:
-                if self.process is None:
-                    command = [sys.executable, "-P", __file__]  # -P: this folder's modules must not hide others' names
-                    self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-                    self._read(SECONDS_TO_START)
-                self.process.stdin.write(json.dumps([answer, gold]).encode() + b"\n")
+                self._start()
+                self.process.stdin.write(json.dumps([seconds, answer, gold]).encode() + b"\n")
                 self.process.stdin.flush()
-                reply = self._read(SECONDS)
+                reply = self._read(seconds + SECONDS_OF_GRACE)
             except BaseException:  # an interrupt too: its reply would be taken for the next pair's
                 self.stop()
                 raise
+        if "late" in reply:
+            raise TimeoutError(f"no verdict within {seconds:.2g} s")
         if "error" in reply:
             raise RuntimeError(reply["error"])
         return reply["equal"]
+
+    def start(self) -> None:
+        """Starts the helper if it does not run: once in a process, and not a comparison's own time."""
+        with self.lock:
+            self._start()
+
+    def _start(self) -> None:
+        if self.process is not None:
+            return
+        try:
+            command = [sys.executable, "-P", __file__]  # -P: this folder's modules must not hide others' names
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._read(SECONDS_TO_START)
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         process, self.process = self.process, None
@@ -76,20 +95,41 @@ class Helper:
 
 # ----------------------------------------------------------------------------------------------------------- the helper
 def serve() -> None:
-    """Answers pairs, one JSON line each, until its input ends."""
+    """Keeps a child that answers, until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal, and ends the client first
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints is no reply
-    _limit_memory()
     import math_verify  # noqa: F401  now, while the client waits for the start
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off
+    _limit_memory()
+    for pair in ((r"(x+1)^2", r"x^2+2x+\frac{2}{2}"), (r"\sin(\sqrt{2})", "1"), ("x>2", r"(2,\infty)")):
+        equal(*pair)  # what the first pair of a kind sets up, every child has
     print("{}", file=replies)
+    while True:
+        child = os.fork()
+        if child == 0:
+            try:
+                _answer(replies)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if status not in (-signal.SIGALRM, -signal.SIGSEGV):  # those two end a child in the middle of a pair only
+            sys.exit(status)
+        print(json.dumps({"late": True} if status == -signal.SIGALRM else {"error": "a crash"}), file=replies)
+
+
+def _answer(replies) -> None:
+    """Answers pairs, one JSON line each. An alarm that nobody handles ends a process even within one multiplication."""
     for line in sys.stdin:
+        seconds, answer, gold = json.loads(line)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
-            reply = {"equal": bool(equal(*json.loads(line)))}
+            reply = {"equal": bool(equal(answer, gold))}
         except Exception as error:  # whatever sympy raises is the client's to count
             reply = {"error": f"{type(error).__name__}: {error}"[:200]}
+        signal.setitimer(signal.ITIMER_REAL, 0)  # else there could be two replies
         print(json.dumps(reply), file=replies)
 
 
@@ -111,13 +151,16 @@ def equal(answer: str, gold: str) -> bool:
     from sympy import Eq, Expr, Set
 
     same_variables = variables(answer) == variables(gold)  # as written: math-verify reads N as n
-    answer, gold = parse(answer), parse(gold)
-    if answer is None or gold is None or not (same_variables or isinstance(gold, Set) != isinstance(answer, Set)):
-        return False
-    if isinstance(answer, Expr) and isinstance(gold, Expr):
-        return same_values(answer, gold)
-    if isinstance(answer, Eq) and isinstance(gold, Eq):
-        return proportional(answer.lhs - answer.rhs, gold.lhs - gold.rhs)
+    try:
+        answer, gold = parse(answer), parse(gold)
+        if answer is None or gold is None or not (same_variables or isinstance(gold, Set) != isinstance(answer, Set)):
+            return False
+        if isinstance(answer, Expr) and isinstance(gold, Expr):
+            return same_values(answer, gold)
+        if isinstance(answer, Eq) and isinstance(gold, Eq):
+            return proportional(answer.lhs - answer.rhs, gold.lhs - gold.rhs)
+    except (ArithmeticError, ValueError, AttributeError):
+        return False  # a pole (csc(0) is an AttributeError in sympy), or too many digits: the floor of a huge number
     # the order matters: an answer is read in the light of the gold, not the other way round
     return verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True, raise_on_error=True)
 
@@ -154,10 +197,10 @@ def parse(latex: str):
 
 
 def same_values(a, b) -> bool:
-    """Whether two expressions agree at every point, relative to their size: math-verify rounds to 6 decimals, so that
-    1/2^99 is 1/2^98 to it, and simplifies first, which takes seconds.
+    """Whether two expressions have values and agree at every point, relative to their size: math-verify rounds to 6
+    decimals, so that 1/2^99 is 1/2^98 to it, and simplifies first, which takes seconds.
     """
-    return all(_zero(a - b, b, point) for point in _points(a, b))
+    return all(_has_value(a, point) and _has_value(b, point) and _zero(a - b, b, point) for point in _points(a, b))
 
 
 def proportional(a, b) -> bool:
@@ -165,7 +208,7 @@ def proportional(a, b) -> bool:
     first, *others = _points(a, b)
     a0, b0 = a.subs(first), b.subs(first)
     zero = any(_zero(e, 1, first) for e in (a, b))
-    return not zero and all(_zero(a * b0 - b * a0, a * b0, point) for point in others)
+    return not zero and all(_has_value(a, point) and _zero(a * b0 - b * a0, a * b0, point) for point in others)
 
 
 def _points(a, b) -> list[dict]:
@@ -178,15 +221,35 @@ def _points(a, b) -> list[dict]:
 
 
 def _zero(difference, size, point: dict) -> bool:
-    """Whether the difference of two terms of this size is zero at a point: sympy computes 20 right digits of it, with
-    up to 200 digits in between, so that what is left of a true zero is far smaller.
-    """
-    from sympy import Rational, sympify
+    """Whether the difference of two terms of this size is zero at a point; of a true zero far less is left."""
+    from sympy import Rational
 
-    difference, size = (abs(sympify(e).subs(point)).evalf(20, maxn=200) for e in (difference, size))
-    if not (difference.is_Float or difference.is_Rational):
-        return False  # no value: 1/0, an unknown function
+    difference, size = _size(difference, point), _size(size, point)
+    if difference is None or size is None:
+        return False
     return bool(difference <= Rational(1, 10**20) * size or (size == 0 and difference <= Rational(1, 10**100)))
+
+
+def _has_value(expression, point: dict) -> bool:
+    """Whether more digits give the same value; what sympy computes for 1/(1 - 1) is noise, and anything to a tolerance
+    relative to it.
+    """
+    from sympy import Rational
+
+    fewer, more = (_size(expression, point, digits) for digits in (20, 30))
+    tiny = Rational(1, 10**100)  # what is left of a zero
+    return fewer is not None and more is not None and bool(abs(fewer - more) <= Rational(1, 10**15) * fewer + tiny)
+
+
+def _size(expression, point: dict, digits: int = 20):
+    """The absolute value at a point: sympy computes so many right digits, with up to 200 digits in between. None
+    without a finite one: 1/0, an unknown function. The value comes first and its sign is
+    taken off then, for what sympy computes for Abs of a pole is below zero.
+    """
+    from sympy import sympify
+
+    size = abs(sympify(expression).subs(point).evalf(digits, maxn=200)).evalf(digits)
+    return size if (size.is_Float or size.is_Rational) and size.is_finite else None
 
 
 if __name__ == "__main__":

@@ -6,15 +6,18 @@ import gzip
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+from kill_chain import descendants, kernels
 
 from mgrpo_lib import report, store
-from mgrpo_lib.config import ROOT, load_config
+from mgrpo_lib.config import ROOT, ConfigError, load_config
 from mgrpo_lib.runner import plan
 
 
@@ -156,9 +159,9 @@ def test_a_second_call_does_nothing_and_says_so(out, cfg):
     assert before == written()
 
 
-def test_a_second_chain_is_kept_out_of_a_folder_that_is_in_use(out):
+def test_a_folder_that_is_in_use_is_for_its_owner_and_the_owners_notebooks_alone(out, monkeypatch):
     """The lock names its owner, and is free again once that is gone, killed or not."""
-    code = "import sys, time; from pathlib import Path; from mgrpo_lib.runner import only_one\n"
+    code = "import sys, time; from pathlib import Path; from mgrpo_lib.store import only_one\n"
     code += "with only_one(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
     owner = subprocess.Popen(
         [sys.executable, "-c", code, str(out / "results" / "smoke")], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -167,6 +170,18 @@ def test_a_second_chain_is_kept_out_of_a_folder_that_is_in_use(out):
     second = call("reproduce", "--profile", "smoke", "--out", str(out))
     assert second.returncode == 2 and f"is in use by process {owner.pid} on " in second.stderr
     assert "OUT=folder" in second.stderr
+    folder = out / "results" / "smoke"
+    with (
+        pytest.raises(ConfigError, match=f"in use by process {owner.pid} on .* since 20.*output_root"),
+        store.only_one(folder),
+    ):
+        pass  # a notebook run by hand
+    monkeypatch.setenv(store.CHAIN, str(owner.pid))
+    with store.only_one(folder), store.only_one(folder):
+        pass  # a notebook of that chain
+    monkeypatch.setenv(store.CHAIN, str(os.getpid()))
+    with pytest.raises(ConfigError, match="in use"), store.only_one(folder):
+        pass  # of another
     owner.kill()
     owner.wait()
     assert call("reproduce", "--profile", "smoke", "--out", str(out)).returncode == 0
@@ -216,6 +231,43 @@ def test_a_failing_notebook_is_named_and_what_was_there_stays(out, tmp_path):
     assert store.read_json(copy / "results" / "smoke" / "records" / "base.json")["arm"] == "base", "given back"
 
 
+def begin(out: Path) -> subprocess.Popen:
+    """A chain whose next notebook has a kernel."""
+    command = [sys.executable, "-m", "mgrpo_lib", "reproduce", "--profile", "smoke", "--out", str(out)]
+    chain = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    while not kernels(chain.pid):
+        assert chain.poll() is None, chain.communicate()[0]
+        time.sleep(0.02)
+    return chain
+
+
+def test_stopped_or_bereft_of_a_kernel_it_says_so_and_the_same_command_goes_on(out, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    (copy / "results" / "smoke" / "runs" / "01_data.ipynb").unlink()
+
+    chain = begin(copy)
+    left = descendants(chain.pid)
+    os.killpg(chain.pid, signal.SIGINT)  # what Ctrl-C does
+    text, _ = chain.communicate(timeout=60)
+    assert chain.returncode == 130 and "Traceback" not in text, text
+    assert "Stopping 01_data" in text and "the same command goes on from there" in text
+    assert not psutil.wait_procs(left, timeout=30)[1], "no kernel is left"
+
+    chain = begin(copy)
+    (kernel,) = kernels(chain.pid)
+    kernel.kill()  # as a system short of memory does
+    text, _ = chain.communicate(timeout=120)
+    assert chain.returncode == 1 and "Traceback" not in text
+    assert "FAILED  01_data: its kernel was killed, most often for want of memory" in text and "WORKERS=1" in text
+    assert "the same command goes on" in text
+
+    done = call("reproduce", "--profile", "smoke", "--out", str(copy))
+    assert done.returncode == 0 and "done    01_data" in done.stdout, done.stdout + done.stderr
+
+
 def test_figures_are_redrawn_without_torch(out):
     (out / "figures" / "smoke" / "attempts.png").unlink()
     code = (
@@ -235,6 +287,8 @@ def test_figures_are_redrawn_without_torch(out):
     [
         (["--profile", "smoke", "--params", "learning_rat=1"], "did you mean 'learning_rate'"),
         (["--profile", "smoke", "--params", "learning_rate=fast"], "'learning_rate' is 'fast'"),
+        (["--profile", "smoke", "--params", "max_steps=0"], "'max_steps' is 0 (int): input should be greater"),
+        (["--profile", "smoke", "--params", "num_corrections=1"], "use 2 or more, or correction_advantage difference"),
         (["--profile", "smok"], "did you mean 'smoke'"),
         (["--profile", "smoke", "--seeds", "0,x"], "cannot read the seeds"),
         (["--profile", "smoke", "--params", "arm=grpo"], "chosen by the profile's arms"),

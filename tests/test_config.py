@@ -163,6 +163,40 @@ def test_notebook_parameters_are_read_from_both_cells_and_nothing_else():
     )
 
 
+def test_values_that_the_defaults_have_overwritten_stop_the_notebook():
+    """Where no cell is tagged, papermill puts its values first. By hand cells may be run again and again."""
+    injected, declared = '# Parameters\nprofile = "smoke"\nseed = 4', '# Parameters\nprofile = "cpu"  # help\nseed = 0'
+    names = {"profile": "cpu", "seed": 0}
+    with pytest.raises(ConfigError, match="no cell is tagged 'parameters'; restore the tag"):
+        from_notebook({"In": ["", injected, "import this", declared, "cfg = from_notebook(globals())"], **names})
+    edited = declared.replace("seed = 0", "seed = 1")
+    by_hand = [
+        "",
+        "import this",
+        edited,
+        "cfg = from_notebook(globals())",
+        "rows = 1",
+        declared,
+        "from_notebook(globals())",
+    ]
+    assert from_notebook({"In": by_hand, **names}).seed == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("max_step", 3, "did you mean 'max_steps'"),
+        ("max_steps", "three", "'max_steps' is 'three'"),
+        ("max_steps", 0, "greater than or equal to 1"),
+        ("num_corrections", 1, "num_corrections 1: "),
+    ],
+)
+def test_a_notebook_refuses_what_a_command_refuses(name, value, message):
+    cells = ["", '# Parameters\nprofile = "smoke"', f"# Parameters\n{name} = {value!r}", ""]
+    with pytest.raises(ConfigError, match=message):
+        from_notebook({"In": cells, "profile": "smoke", name: value})
+
+
 def test_notebook_with_a_misspelt_parameter_stops():
     cells = ["", '# Parameters\nprofile = "smoke"', "# Parameters\nlearning_rat = 1", ""]
     with pytest.raises(ConfigError, match="did you mean 'learning_rate'"):

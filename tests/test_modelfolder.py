@@ -111,10 +111,14 @@ BROKEN = {
     missing_shard: "model-00002.safetensors is missing",
     lambda folder: (folder / "tokenizer_config.json").unlink(): "has no tokenizer; put it there",
     lambda folder: (folder / "adapter_config.json").write_text("{}"): "holds an adapter; merge it",
-    lambda folder: (folder / "config.json").unlink(): "is no model folder: config.json",
+    lambda folder: (folder / "config.json").unlink(): "is no model folder: config.json.* copy the whole model again",
     lambda folder: (folder / "config.json").write_text("{"): "is no model folder: config.json",
     lambda folder: (folder / "model.safetensors").write_bytes(b""): "was not written to its end",
     lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 99): "was not written to its end",
+    lambda folder: (folder / "model.safetensors").write_bytes(b"\2" + b"\0" * 7 + b"[]"): "was not written to its end",
+    lambda folder: (folder / "model.safetensors").write_bytes(
+        b"\7" + b"\0" * 7 + b'{"a":1}'
+    ): "was not written to its end",
 }
 
 

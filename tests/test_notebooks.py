@@ -5,6 +5,8 @@ sources.
 import ast
 import json
 import re
+import subprocess
+import sys
 
 import nbformat
 import papermill
@@ -81,6 +83,23 @@ def test_no_import_bears_the_name_of_a_setting(path):
     assert not {alias.asname or alias.name for node in imports for alias in node.names} & set(Config.model_fields)
 
 
+WRITERS = {"data_card", "train_base", "train", "examine", "summarise", "draw_all", "write_cards", "push"}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_what_writes_results_holds_their_folder(path):
+    """Else a notebook run by hand and a chain could train the same run in the same files."""
+    for cell in code_cells(path):
+        tree = ast.parse(source(cell))
+        held = [
+            inner for node in ast.walk(tree) if isinstance(node, ast.With) for item in node.items
+            if ast.unparse(item.context_expr) == "store.only_one(cfg.results)" for inner in ast.walk(node)
+        ]  # fmt: skip
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in WRITERS:
+                assert node in held, ast.unparse(node)
+
+
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_prose_teaches(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -103,6 +122,11 @@ def test_a_lost_tag_is_noticed(tmp_path):
     (tmp_path / "03_grpo.ipynb").write_text(json.dumps(notebook))
     with pytest.raises(ConfigError, match="0 cells tagged 'parameters'"):
         check_notebook(tmp_path / "03_grpo.ipynb")
+    imports = next(cell for cell in notebook["cells"] if "from_notebook" in source(cell))
+    imports["metadata"]["tags"] = ["parameters"]
+    (tmp_path / "03_grpo.ipynb").write_text(json.dumps(notebook))
+    with pytest.raises(ConfigError, match="not the one that begins with '# Parameters'"):
+        check_notebook(tmp_path / "03_grpo.ipynb")
 
 
 def execute(name: str, folder, **parameters) -> None:
@@ -117,10 +141,48 @@ def execute(name: str, folder, **parameters) -> None:
     )
 
 
-def test_papermill_itself_refuses_a_misspelt_parameter(tmp_path):
-    with pytest.raises(papermill.PapermillExecutionError, match="did you mean 'test_problems'"):
-        execute("01_data", tmp_path, test_problem=3)
-    assert not (tmp_path / "results").exists()
+def test_papermills_own_command_line_refuses_what_is_misspelt_and_a_lost_tag(tmp_path):
+    untagged = json.loads((NOTEBOOKS / "01_data.ipynb").read_text(encoding="utf-8"))
+    for cell in untagged["cells"]:
+        cell["metadata"].pop("tags", None)
+    (tmp_path / "untagged.ipynb").write_text(json.dumps(untagged))
+    cases = {
+        (
+            NOTEBOOKS / "01_data.ipynb",
+            "test_problem",
+        ): "unknown parameter 'test_problem' in parameters; did you mean 'test_problems'",
+        (tmp_path / "untagged.ipynb", "test_problems"): "no cell is tagged 'parameters'; restore the tag",
+    }
+    started = {}
+    for notebook, name in cases:
+        command = [
+            sys.executable,
+            "-m",
+            "papermill",
+            str(notebook),
+            str(tmp_path / "out.ipynb"),
+            "-p",
+            "profile",
+            "smoke",
+        ]
+        command += [
+            "-p",
+            "output_root",
+            str(tmp_path / "new"),
+            "-p",
+            name,
+            "3",
+            "--cwd",
+            str(NOTEBOOKS),
+            "-k",
+            "python3",
+        ]
+        how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        started[notebook, name] = subprocess.Popen(command, cwd=tmp_path, **how)
+    for case, process in started.items():
+        text, _ = process.communicate(timeout=120)
+        assert process.returncode != 0 and cases[case] in text, text
+    assert not (tmp_path / "new").exists(), "nothing was done"
 
 
 def test_injected_parameters_arrive(tmp_path):

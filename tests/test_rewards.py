@@ -9,7 +9,10 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
+import fuzz_rewards
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,12 +31,17 @@ GRADED = ROOT.parent / "shared" / "data" / "graded_outputs" / "graded.jsonl.gz"
         (r"first \boxed{3}, no, \boxed{ 4 }", "4"),
         (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
         (r"\boxed 2, or so", "2"),
+        (r"\boxed 12.5.", "12.5"),
         (r"\fbox{7}", "7"),
         (r"\boxed{\left\{1, 2\right\}}", r"\left\{1, 2\right\}"),
         (r"\boxed{1}. Or, if x is large, \boxed{2}", "2"),
         (r"$\boxed{1}$ and $\boxed{2}$", "1, 2"),
         (r"\boxed{3} The answer is 4. #### 4", "3"),
         (r"\boxed{\text{x}_{1}} and \boxed{unclosed", None),
+        (r"\boxed{5}, no: \boxed{}", ""),
+        (r"<think>It is \boxed{5}.</think> The answer is 6.", "6"),
+        (r"<think>It is \boxed{5}.</think>", None),
+        (r"<think>It is \boxed{5}", "5"),
         ("so\n#### 1,234", "1,234"),
         ("#### Step 1\nIt is 5 or 6, who knows", None),
         ("<answer>42</answer>", "42"),
@@ -53,6 +61,9 @@ GRADED = ROOT.parent / "shared" / "data" / "graded_outputs" / "graded.jsonl.gz"
         ("<think>It must be 7.</think> There are 8.", "8"),
         ("7+8=15", None),
         ("```output\n5\n```", None),
+        ("print(5)", None),
+        ("import os; os.system('echo 5')", None),
+        ("There are several boxes (exactly 5).", "5"),
         ("no answer", None),
         ("", None),
     ],
@@ -104,6 +115,7 @@ SAME = {
         (r"1 \pm \sqrt2", r"1 - \sqrt{2}, 1 + \sqrt{2}"),
         ("(0.5, 2)", r"\left(\frac{1}{2}, 2\right)"),
         ("a=1, b=2", "b=2, a=1"),
+        ("584, 655", "655, 584"),
         ("(1,2),(3,4)", "(3,4),(1,2)"),
         (r"(3,\infty)\cup(-\infty,2)", r"(-\infty, 2) \cup (3, \infty)"),
         (r"\begin{pmatrix}0.5&2\\3&4\end{pmatrix}", r"\begin{bmatrix} \frac{1}{2} & 2 \\ 3 & 4 \end{bmatrix}"),
@@ -152,6 +164,7 @@ DIFFERENT = {
         ("5}", "5"),
         ("(5", "5"),
         ("1/0", "5"),
+        ("584, 655", "584655"),
         ("10_2", "11_2"),
     ],
     "units": [
@@ -160,6 +173,11 @@ DIFFERENT = {
         ("7 am", "7 pm"),
         ("1 hour and 30 minutes", "30"),
         ("50%", "5"),
+        ("144 m^3", r"144^\circ"),
+        (r"\sqrt{2}\text{ m}", r"\sqrt{2}^\circ"),
+        ("50%", r"50^\circ"),
+        ("50 cm", r"50\%"),
+        ("30 minutes", "30 degrees"),
         ("12:00", "1:00"),
     ],
     "words": [
@@ -201,6 +219,13 @@ DIFFERENT = {
         ("f(x)=1", "g(x)=1"),
         (r"\ln 2", r"\log_3 2"),
         (r"\sqrt{2}", "1.41421"),
+        # no numbers, let alone every number
+        (r"\tan(\pi/2)", "7"),
+        (r"\tan(90^\circ)", r"\sqrt{13}"),
+        (r"\infty^\pi", r"\sqrt{13}"),
+        (r"\frac{1}{1-1}", r"\sqrt{13}"),
+        (r"\frac{3x+y}{1-1}=1", "3x+4y=7"),
+        (r"\lfloor 2^{9999}\pi \rfloor", "7"),
     ],
 }
 
@@ -273,6 +298,13 @@ for gold in ("5", "x^2+1", "1, 2"):
 """
 
 
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.sampled_from(sorted(fuzz_rewards.FAMILIES)), st.integers(0, 10**6))
+def test_every_family_of_the_fuzz_earns_what_is_due(name, seed):
+    _, _, _, wrong = fuzz_rewards.judge(name, seed)
+    assert not [what for what in wrong if not what.endswith(" s")], "time is for `make fuzz` to judge"
+
+
 def run(code: str, seconds: float) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
@@ -321,7 +353,7 @@ def fresh(monkeypatch):
 
 
 def test_failures_are_counted_and_said_once(fresh, monkeypatch):
-    def broken(answer, gold):
+    def broken(*pair):
         raise RuntimeError("no sympy today")
 
     monkeypatch.setattr(rewards.helper, "equal", broken)
@@ -332,17 +364,27 @@ def test_failures_are_counted_and_said_once(fresh, monkeypatch):
 
 def test_a_comparison_that_takes_too_long_is_stopped_and_the_next_one_works(fresh, monkeypatch):
     assert same_answer(r"\sqrt{12}", r"2\sqrt{3}")
-    monkeypatch.setattr(symbolic, "SECONDS", 0.5)
+    helper = rewards.helper.process
     with pytest.warns(UserWarning, match="TimeoutError"):
         assert not same_answer(r"\binom{99999999}{49999999}", r"\sqrt{2}")
-    assert rewards.failures == {"TimeoutError": 1} and rewards.helper.process is None
+    assert rewards.failures == {"TimeoutError": 1}
+    assert rewards.helper.process is helper and helper.poll() is None, "a new helper would cost the next comparison"
     monkeypatch.setattr(symbolic, "SECONDS", 30)
     assert same_answer(r"\sqrt{20}", r"2\sqrt{5}")
 
 
+def test_the_pairs_of_a_comparison_share_its_time(fresh, monkeypatch):
+    left = []
+    monkeypatch.setattr(rewards.helper, "equal", lambda answer, gold, seconds: time.sleep(0.01) or left.append(seconds))
+    assert not same_answer(r"\sqrt{3}, \sqrt{5}", r"\sqrt{2}, \sqrt{7}")
+    assert len(left) == 2 and symbolic.SECONDS >= left[0] >= left[1] + 0.01
+    with pytest.raises(TimeoutError):
+        symbolic.Helper().equal("x", "y", left[1] - symbolic.SECONDS)
+
+
 def test_a_helper_that_dies_is_a_failure_and_is_replaced(fresh):
     assert same_answer(r"\sqrt{12}", r"2\sqrt{3}")
-    rewards.helper.process.kill()
+    psutil.Process(rewards.helper.process.pid).children()[0].kill()  # as a system short of memory does
     with pytest.warns(UserWarning, match="gave no verdict"):
         assert not same_answer(r"\sqrt{28}", r"2\sqrt{7}")
     assert rewards.failures.total() == 1
