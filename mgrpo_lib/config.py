@@ -171,6 +171,11 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
         exclude=True,  # no part of results
         description="hub name owner/name; each trained run goes to owner/name-<run>; empty: nothing is uploaded",
     )
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
+        "none",
+        exclude=True,  # no part of results
+        description="tracker that a training's numbers also go to; see mgrpo_lib/live.py",
+    )
     output_root: str = Field("", description="folder that results/ and figures/ go to; empty: the repository")
     data_dir: str = Field(
         "", description="folder of the real benchmarks' files, as mgrpo_lib/benchmarks.py lists them; empty: the hub"
@@ -304,6 +309,7 @@ def load_config(profile: str, **overrides: Any) -> Config:
     _check_data(cfg)
     _check_output(cfg)
     _check_hub(cfg)
+    _check_tracker(cfg)
     cfg._overrides = {name: value for name, value in overrides.items() if name not in ("arm", "seed")}
     return cfg
 
@@ -463,6 +469,13 @@ def _check_hub(cfg: Config) -> None:
         raise ConfigError(
             "push_to_hub needs a token that may write, in the environment variable HF_TOKEN, and there is none that could "
             "be sent; a login on this machine is not used. Set HF_TOKEN, or leave push_to_hub out"
+        )
+
+
+def _check_tracker(cfg: Config) -> None:
+    if cfg.report_to != "none" and importlib.util.find_spec(cfg.report_to) is None:
+        raise ConfigError(
+            f"report_to {cfg.report_to!r} needs a package that is not installed: pip install {cfg.report_to}, or leave report_to out"
         )
 
 

@@ -31,21 +31,22 @@ def color_of(arm: str, arms: list[str]) -> str:
     return COLORS[arm] if arm in COLORS else OTHER_COLORS[others.index(arm) % len(OTHER_COLORS)]
 
 
+STYLE = {
+    "figure.dpi": 110,
+    "savefig.dpi": 160,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "svg.hashsalt": "mgrpo",
+    "svg.fonttype": "none",
+}
+
+
 def _style() -> None:
-    plt.rcParams.update(
-        {
-            "figure.dpi": 110,
-            "savefig.dpi": 160,
-            "font.size": 10,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.alpha": 0.25,
-            "legend.frameon": False,
-            "svg.hashsalt": "mgrpo",
-            "svg.fonttype": "none",
-        }
-    )
+    plt.rcParams.update(STYLE)
 
 
 def save(figure: plt.Figure, folder: Path, name: str) -> Path:

@@ -1,0 +1,201 @@
+"""How a training is shown while it runs: curves, redrawn in place, where somebody has the notebook open; plain lines under
+papermill and in a terminal; and a tracker, if one is asked for. Nothing here changes a number, so no result depends on it.
+"""
+
+import importlib
+import io
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+
+import matplotlib
+import pandas as pd
+from IPython import get_ipython
+from IPython.display import Image, display
+from matplotlib.figure import Figure
+from transformers import TrainerCallback
+
+from mgrpo_lib import store
+from mgrpo_lib.config import Config
+from mgrpo_lib.progress import Progress, say
+
+REDRAWN, PRINTED = 4.0, 20.0  # seconds between two figures, and between two lines
+WINDOW = 15  # steps of the running mean, as in the figures of the results
+
+
+def callbacks(cfg: Config, budget: int | None) -> list[TrainerCallback]:
+    """What `mgrpo_lib.train` shows a run with: the report, and the tracker that the setting ``report_to`` names.
+
+    Args:
+        budget: tokens at which the training ends; None if it ends after ``max_steps``.
+    """
+    trackers = {"none": [], "tensorboard": [tensorboard], "wandb": [Tracker], "trackio": [Tracker]}
+    return [Report(cfg, budget), *(tracker(cfg) for tracker in trackers[cfg.report_to])]
+
+
+def notebook_is_open() -> bool:
+    """Whether somebody looks at this through a notebook. Papermill and nbconvert run cells in the same kernel, but have
+    nobody to ask for input, and say so with every cell.
+    """
+    shell = get_ipython()
+    if shell is None:
+        return False
+    from ipykernel.zmqshell import ZMQInteractiveShell  # Colab's and VS Code's shells are of this kind, too
+
+    return isinstance(shell, ZMQInteractiveShell) and shell.kernel.get_parent("shell")["content"]["allow_stdin"]
+
+
+class Report(TrainerCallback):
+    """Reward of each layer, mended and broken drafts, lengths, tokens a second and the time to go: as a figure with a
+    headline in an open notebook, else as a line now and then. The total is known by steps, or by tokens where a budget of
+    tokens ends the run.
+
+    Args:
+        budget: see `callbacks`.
+        open_notebook: draw, instead of printing; None: find out.
+        now: a clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        budget: int | None,
+        open_notebook: bool | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ):
+        self.name, self.budget, self.now = cfg.run_name, budget, now
+        self.file = cfg.results / "progress" / f"{cfg.run_name}.json"
+        self.draws = notebook_is_open() if open_notebook is None else open_notebook
+        self.progress, self.picture, self.history = None, None, []
+        self.marks = deque(maxlen=WINDOW + 1)  # (seconds, tokens sampled since the start) of the last steps
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        done = [entry["generated_tokens"] for entry in state.log_history if "generated_tokens" in entry]
+        self.marks.append((self.now(), max(done, default=0)))
+        every, show = (REDRAWN, self.draw) if self.draws else (PRINTED, say)
+        self.progress = Progress(self.file, args.max_steps, state.global_step, every, show, self.now)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" not in logs:
+            return
+        self.history, step = state.log_history, state.global_step
+        self.marks.append((self.now(), logs["generated_tokens"]))
+        total = args.max_steps
+        if self.budget is not None:
+            total = max(step, min(total, round(self.budget / logs["generated_tokens"] * step)))
+        self.progress.total = total
+        self.progress.update(step, note(logs), details(logs) + f", {self.speed():,.0f} tokens/s")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if state.global_step != self.progress.total:  # a budget of tokens ended it earlier than was foreseen
+            self.progress.total = state.global_step
+            self.progress.update(state.global_step, note(self.history[-1]), details(self.history[-1]))
+
+    def speed(self) -> float:
+        """Tokens a second, all layers, over the last steps."""
+        (start, before), (end, after) = self.marks[0], self.marks[-1]
+        return (after - before) / max(end - start, 1e-9)
+
+    def draw(self, line: str) -> None:
+        """Puts the curves so far in the place of the ones before; `line` is their headline."""
+        steps = pd.DataFrame([entry for entry in self.history if "loss" in entry])
+        file = io.BytesIO()
+        training_figure(steps, f"{self.name}:  {line}").savefig(file, format="png", dpi=110)
+        image = Image(file.getvalue(), format="png", width=990, alt=line)
+        if self.picture is None:
+            self.picture = display(image, display_id=True)
+        else:
+            self.picture.update(image)
+
+
+def note(logs: dict) -> str:
+    """The rewards of a step, in a few words."""
+    names = {"reward": "reward", "layer2/reward": "after correction"}
+    return ", ".join(f"{names[name]} {logs[name]:.2f}" for name in names if name in logs)
+
+
+def details(logs: dict) -> str:
+    """What else a line says of a step: mended and broken drafts, and the length of an answer in each layer."""
+    shares = [f"{what} {logs[f'layer2/{what}']:.2f}" for what in ("fixed", "broken") if f"layer2/{what}" in logs]
+    layers = [logs[name] for name in sorted(logs) if name.endswith("completions/mean_length")]
+    return "".join(f", {part}" for part in [*shares, f"{' and '.join(f'{x:.0f}' for x in layers)} tokens long"])
+
+
+def training_figure(steps: pd.DataFrame, title: str) -> Figure:
+    """Three panels against sampled tokens: reward of each layer; shares of mended and broken drafts, or, where nothing is
+    corrected, of groups without signal; length of the completions. Points are steps, lines running means.
+
+    Args:
+        steps: a row for each step, with the columns of ``metrics.jsonl``.
+    """
+    from mgrpo_lib.figures import COLORS, OTHER_COLORS, STYLE, VERDICT_COLORS  # slow to load; lines need none of it
+
+    colors = [COLORS["grpo_matched"], COLORS["mgrpo"], *OTHER_COLORS]
+    layers = {"": "first attempts"} | {
+        column.removesuffix("reward"): "corrections" if column.startswith("layer2/") else f"layer {column[5]}"
+        for column in steps
+        if column.startswith("layer") and column.endswith("/reward")
+    }
+    lines = [
+        [(prefix + "reward", label, color) for (prefix, label), color in zip(layers.items(), colors, strict=False)],
+        [
+            ("layer2/fixed", "mended", VERDICT_COLORS["supported"]),
+            ("layer2/broken", "broken", VERDICT_COLORS["refuted"]),
+        ]
+        if len(layers) > 1
+        else [("frac_reward_zero_std", "all alike", VERDICT_COLORS["undecided"])],
+        [(f"{prefix}completions/mean_length", "", c) for prefix, c in zip(layers, colors, strict=False)],
+    ]
+    titles = ["mean reward", "share of corrections" if len(layers) > 1 else "groups without signal", "tokens an answer"]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 2.8), layout="constrained")
+        for axis, panel, name in zip(figure.subplots(1, 3), lines, titles, strict=True):
+            for column, label, color in panel:
+                values = steps.set_index(steps["generated_tokens"] / 1e3)[column].dropna()
+                axis.plot(values, ".", ms=3, color=color, alpha=0.35)
+                axis.plot(values.rolling(WINDOW, min_periods=1).mean(), color=color, lw=1.6, label=label)
+            axis.set_title(name, fontsize=10)
+            axis.set_ylim(0, None if axis is figure.axes[2] else 1)
+        for axis in figure.axes[:2]:
+            axis.legend(loc="best", fontsize=8)
+        figure.supxlabel(f"generated tokens, all layers (thousands); running mean of {WINDOW} steps", fontsize=8)
+        figure.suptitle(title, fontsize=9)
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------- trackers
+def tensorboard(cfg: Config) -> TrainerCallback:
+    """Transformers' own callback, writing below the results."""
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    return TensorBoardCallback(SummaryWriter(cfg.results / "trackers" / f"{cfg.run_name}-{store.run_key(cfg)}"))
+
+
+class Tracker(TrainerCallback):
+    """Every logged number of a run to wandb or trackio, which are called alike. Transformers' own callbacks for them also
+    write into the model's card, and upload to a hub; here nothing leaves the machine unless the environment asks for it:
+    wandb is online where WANDB_API_KEY is set, so that it never has to ask for a key.
+    """
+
+    def __init__(self, cfg: Config):
+        self.cfg, self.tracker = cfg, importlib.import_module(cfg.report_to)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        cfg, key = self.cfg, store.run_key(self.cfg)
+        if cfg.report_to == "wandb":
+            mode = os.environ.get("WANDB_MODE", "online") if os.environ.get("WANDB_API_KEY") else "offline"
+            folder = cfg.results / "trackers"
+            folder.mkdir(parents=True, exist_ok=True)
+            own = {"id": key, "dir": str(folder), "mode": mode}
+        else:
+            own = {"embed": False}  # no dashboard in the notebook's cell
+        settings = cfg.model_dump(mode="json", exclude={"output_root", "data_dir"})  # no paths of this machine
+        self.tracker.init(project="mgrpo", name=f"{cfg.run_name}-{key}", config=settings, resume="allow", **own)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.tracker.log({k: v for k, v in logs.items() if isinstance(v, int | float)}, step=state.global_step)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.tracker.finish()
