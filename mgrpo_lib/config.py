@@ -10,6 +10,7 @@ import difflib
 import importlib.util
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -605,4 +606,7 @@ def from_notebook(namespace: dict[str, Any]) -> Config:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
     ]
     values = {name: namespace[name] for name in dict.fromkeys(names)}
-    return load_config(**values) if "profile" in values else load_config("cpu", **values)
+    cfg = load_config(**values) if "profile" in values else load_config("cpu", **values)
+    if cfg.model == "miniature" and "transformers" in sys.modules:  # where there is nothing to wait for, bars are noise
+        sys.modules["transformers"].utils.logging.disable_progress_bar()
+    return cfg

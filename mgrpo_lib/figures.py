@@ -31,22 +31,21 @@ def color_of(arm: str, arms: list[str]) -> str:
     return COLORS[arm] if arm in COLORS else OTHER_COLORS[others.index(arm) % len(OTHER_COLORS)]
 
 
-STYLE = {
-    "figure.dpi": 110,
-    "savefig.dpi": 160,
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "svg.hashsalt": "mgrpo",
-    "svg.fonttype": "none",
-}
-
-
 def _style() -> None:
-    plt.rcParams.update(STYLE)
+    plt.rcParams.update(
+        {
+            "figure.dpi": 110,
+            "savefig.dpi": 160,
+            "font.size": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "legend.frameon": False,
+            "svg.hashsalt": "mgrpo",
+            "svg.fonttype": "none",
+        }
+    )
 
 
 def save(figure: plt.Figure, folder: Path, name: str) -> Path:
@@ -91,6 +90,44 @@ def learning_curves(cfg: Config, window: int = 15) -> plt.Figure:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper center", ncols=min(4, len(labels)), bbox_to_anchor=(0.5, 0.0))
     figure.suptitle(f"Training reward, seeds {', '.join(map(str, cfg.seeds))}, profile {cfg.profile}", y=1.0)
+    return figure
+
+
+def training_curves(steps: pd.DataFrame, title: str, window: int = 15) -> plt.Figure:
+    """One run, finished or under way, against sampled tokens: reward of each layer; shares of mended and broken drafts or,
+    where nothing is corrected, of groups without signal; length of the completions. Points are steps, lines running means.
+
+    Args:
+        steps: a row for each step, with the columns of ``metrics.jsonl``.
+    """
+    _style()
+    colors = [COLORS["grpo_matched"], COLORS["mgrpo"], *OTHER_COLORS]
+    layers = [column.removesuffix("reward") for column in steps if column == "reward" or column.endswith("/reward")]
+    labels = ["first attempts", "corrections", *(f"layer {i + 3}" for i in range(len(layers)))]
+    corrected = [
+        ("layer2/fixed", "mended", VERDICT_COLORS["supported"]),
+        ("layer2/broken", "broken", VERDICT_COLORS["refuted"]),
+    ]
+    alike = [("frac_reward_zero_std", "all right or all wrong", VERDICT_COLORS["undecided"])]
+    panels = {
+        "mean reward": [(f"{layer}reward", *how) for layer, *how in zip(layers, labels, colors, strict=False)],
+        **({"share of corrections": corrected} if len(layers) > 1 else {"share of groups without signal": alike}),
+        "tokens an answer": [
+            (f"{layer}completions/mean_length", "", c) for layer, c in zip(layers, colors, strict=False)
+        ],
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
+    for axis, (name, lines) in zip(axes, panels.items(), strict=True):
+        for column, label, color in lines:
+            values = steps.set_index(steps["generated_tokens"] / 1e3)[column].dropna()
+            axis.plot(values, ".", ms=3, color=color, alpha=0.35)
+            axis.plot(values.rolling(window, min_periods=1).mean(), color=color, lw=1.6, label=label)
+        axis.set_title(name, fontsize=10)
+        axis.set_ylim(0, None if name == "tokens an answer" else 1)
+    for axis in axes[:2]:
+        axis.legend(loc="best", fontsize=8)
+    figure.supxlabel(f"generated tokens, all layers (thousands); lines are means of {window} steps", fontsize=8)
+    figure.suptitle(title, fontsize=9)
     return figure
 
 

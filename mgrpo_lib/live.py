@@ -9,11 +9,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-import matplotlib
 import pandas as pd
 from IPython import get_ipython
 from IPython.display import Image, display
-from matplotlib.figure import Figure
 from transformers import TrainerCallback
 
 from mgrpo_lib import store
@@ -21,7 +19,7 @@ from mgrpo_lib.config import Config
 from mgrpo_lib.progress import Progress, say
 
 REDRAWN, PRINTED = 4.0, 20.0  # seconds between two figures, and between two lines
-WINDOW = 15  # steps of the running mean, as in the figures of the results
+RECENT = 15  # steps that the tokens a second are counted over
 
 
 def callbacks(cfg: Config, budget: int | None) -> list[TrainerCallback]:
@@ -68,7 +66,7 @@ class Report(TrainerCallback):
         self.file = cfg.results / "progress" / f"{cfg.run_name}.json"
         self.draws = notebook_is_open() if open_notebook is None else open_notebook
         self.progress, self.picture, self.history = None, None, []
-        self.marks = deque(maxlen=WINDOW + 1)  # (seconds, tokens sampled since the start) of the last steps
+        self.marks = deque(maxlen=RECENT + 1)  # (seconds, tokens sampled since the start) of the last steps
 
     def on_train_begin(self, args, state, control, **kwargs):
         done = [entry["generated_tokens"] for entry in state.log_history if "generated_tokens" in entry]
@@ -98,10 +96,14 @@ class Report(TrainerCallback):
         return (after - before) / max(end - start, 1e-9)
 
     def draw(self, line: str) -> None:
-        """Puts the curves so far in the place of the ones before; `line` is their headline."""
-        steps = pd.DataFrame([entry for entry in self.history if "loss" in entry])
-        file = io.BytesIO()
-        training_figure(steps, f"{self.name}:  {line}").savefig(file, format="png", dpi=110)
+        """Puts the curves so far, under the line, in the place of the ones before."""
+        from mgrpo_lib.figures import plt, training_curves  # slow to load, and lines need none of it
+
+        step, what, rate, to_go = line.split("  ")
+        steps, title = [entry for entry in self.history if "loss" in entry], f"{self.name}, {step}: {to_go} ({rate})"
+        figure, file = training_curves(pd.DataFrame(steps), f"{title}\n{what}"), io.BytesIO()
+        figure.savefig(file, format="png", dpi=110)
+        plt.close(figure)
         image = Image(file.getvalue(), format="png", width=990, alt=line)
         if self.picture is None:
             self.picture = display(image, display_id=True)
@@ -120,48 +122,6 @@ def details(logs: dict) -> str:
     shares = [f"{what} {logs[f'layer2/{what}']:.2f}" for what in ("fixed", "broken") if f"layer2/{what}" in logs]
     layers = [logs[name] for name in sorted(logs) if name.endswith("completions/mean_length")]
     return "".join(f", {part}" for part in [*shares, f"{' and '.join(f'{x:.0f}' for x in layers)} tokens long"])
-
-
-def training_figure(steps: pd.DataFrame, title: str) -> Figure:
-    """Three panels against sampled tokens: reward of each layer; shares of mended and broken drafts, or, where nothing is
-    corrected, of groups without signal; length of the completions. Points are steps, lines running means.
-
-    Args:
-        steps: a row for each step, with the columns of ``metrics.jsonl``.
-    """
-    from mgrpo_lib.figures import COLORS, OTHER_COLORS, STYLE, VERDICT_COLORS  # slow to load; lines need none of it
-
-    colors = [COLORS["grpo_matched"], COLORS["mgrpo"], *OTHER_COLORS]
-    layers = {"": "first attempts"} | {
-        column.removesuffix("reward"): "corrections" if column.startswith("layer2/") else f"layer {column[5]}"
-        for column in steps
-        if column.startswith("layer") and column.endswith("/reward")
-    }
-    lines = [
-        [(prefix + "reward", label, color) for (prefix, label), color in zip(layers.items(), colors, strict=False)],
-        [
-            ("layer2/fixed", "mended", VERDICT_COLORS["supported"]),
-            ("layer2/broken", "broken", VERDICT_COLORS["refuted"]),
-        ]
-        if len(layers) > 1
-        else [("frac_reward_zero_std", "all alike", VERDICT_COLORS["undecided"])],
-        [(f"{prefix}completions/mean_length", "", c) for prefix, c in zip(layers, colors, strict=False)],
-    ]
-    titles = ["mean reward", "share of corrections" if len(layers) > 1 else "groups without signal", "tokens an answer"]
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 2.8), layout="constrained")
-        for axis, panel, name in zip(figure.subplots(1, 3), lines, titles, strict=True):
-            for column, label, color in panel:
-                values = steps.set_index(steps["generated_tokens"] / 1e3)[column].dropna()
-                axis.plot(values, ".", ms=3, color=color, alpha=0.35)
-                axis.plot(values.rolling(WINDOW, min_periods=1).mean(), color=color, lw=1.6, label=label)
-            axis.set_title(name, fontsize=10)
-            axis.set_ylim(0, None if axis is figure.axes[2] else 1)
-        for axis in figure.axes[:2]:
-            axis.legend(loc="best", fontsize=8)
-        figure.supxlabel(f"generated tokens, all layers (thousands); running mean of {WINDOW} steps", fontsize=8)
-        figure.suptitle(title, fontsize=9)
-    return figure
 
 
 # ---------------------------------------------------------------------------------------------- trackers

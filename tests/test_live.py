@@ -1,7 +1,6 @@
 """The view of a running training: sparing, only where somebody looks, and no part of any result."""
 
 import importlib
-import io
 import sys
 import types
 
@@ -10,7 +9,7 @@ import papermill
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from mgrpo_lib import live, store
+from mgrpo_lib import figures, live, store
 from mgrpo_lib.config import ROOT, ConfigError, load_config
 
 
@@ -69,6 +68,7 @@ def test_an_open_notebook_has_one_picture_redrawn_every_few_seconds(cfg, shown, 
     assert capsys.readouterr().out == "", "no lines beside the picture"
     final = shown[-1][1]
     assert final.data.startswith(b"\x89PNG") and "step 40/40" in final.alt
+    assert not figures.plt.get_fignums(), "the notebook would show them a second time"
 
 
 def test_elsewhere_there_are_lines_alone_with_all_that_the_picture_shows(cfg, shown, capsys):
@@ -94,8 +94,8 @@ def test_a_budget_of_tokens_tells_the_time_to_go_and_ends_with_a_line(cfg, capsy
 
 def test_a_resumed_run_counts_its_own_steps_and_shows_the_earlier_ones(cfg, shown, monkeypatch):
     clock, drawn = Clock(), []
-    plain = live.training_figure
-    monkeypatch.setattr(live, "training_figure", lambda steps, title: drawn.append(steps) or plain(steps, title))
+    plain = figures.training_curves
+    monkeypatch.setattr(figures, "training_curves", lambda steps, title: drawn.append(steps) or plain(steps, title))
     run(live.Report(cfg, None, open_notebook=True, now=clock), clock, range(31, 41), max_steps=40, seconds=2.0)
     assert list(drawn[-1]["step"]) == list(range(1, 41))
     assert "500 tokens/s" in shown[-1][1].alt and "0.50 steps/s" in shown[-1][1].alt
@@ -104,11 +104,11 @@ def test_a_resumed_run_counts_its_own_steps_and_shows_the_earlier_ones(cfg, show
 @pytest.mark.parametrize("layers", [1, 2])
 def test_curves_show_what_was_logged(layers):
     steps = pd.DataFrame([entry(step, layers) for step in range(1, 31)])
-    figure = live.training_figure(steps, "title")
-    figure.savefig(io.BytesIO())
+    figure = figures.training_curves(steps, "title")
+    figures.plt.close(figure)
     reward, shares, lengths = figure.axes
     means = {line.get_label(): line.get_ydata()[-1] for line in reward.lines + shares.lines if line.get_lw() == 1.6}
-    expected = {"first attempts": 0.25, "all alike": 0.5}
+    expected = {"first attempts": 0.25, "all right or all wrong": 0.5}
     if layers == 2:
         expected = {"first attempts": 0.25, "corrections": 0.75, "mended": 0.4, "broken": 0.1}
     assert means == pytest.approx(expected)
