@@ -30,9 +30,8 @@ def takes(notebook: str, results: Path = ROOT / "results") -> pd.DataFrame:
         memory = f"{NOTEBOOK_GIB['miniature' if model == 'miniature' else 'llm']} GiB"
         for kind, seconds in kinds.items():
             times = dict.fromkeys([clock(min(seconds)), clock(max(seconds))])
-            row = {"profile": profile, "run": kind, "time": " to ".join(times), "of": how, "memory, counted": memory}
-            rows.append(row)
-    return pd.DataFrame(rows).set_index(["profile", "run"])
+            rows.append([profile, kind, " to ".join(times), how, memory])
+    return pd.DataFrame(rows, columns=["profile", "run", "time", "of", "memory, counted"]).set_index(["profile", "run"])
 
 
 def chain(profile: str, results: Path = ROOT / "results") -> str:
