@@ -442,7 +442,7 @@ def method_figure() -> plt.Figure:
     box(47, 24, 17, 12, "rule-based reward\n$r_i\\in\\{0,1\\}$", blue)
     box(71, 24, 29, 12, "advantage in the group of $G$\n$A_i=(r_i-\\bar r)\\,/\\,\\mathrm{std}(r)$", blue)
     box(0, 2, 13, 12, "$q$, draft $o_i$,\n“Wait, let me\ndouble-check\nthat.”", grey, 8)
-    box(20, 2, 20, 12, "$H$ corrections of $o_i$\n$c_{1..H}\\sim\\pi_\\theta(\\cdot\\,|\\,q,o_i,$ phrase$)$", orange)
+    box(20, 2, 20, 12, "$H$ corrections of $o_i$\n$c_{1..H}\\sim\\pi_\\theta(\\cdot\\,|\\,q,o_i,$ phrase$)$", orange, 8)
     box(47, 2, 17, 12, "the same reward,\ncorrection alone", orange)
     box(71, 2, 29, 12, "advantage in the group of $H$\n$A_{ij}=(r_{ij}-\\bar r_i)\\,/\\,\\mathrm{std}(r_i)$", orange)
     for y in (30, 8):

@@ -31,7 +31,9 @@ def takes(notebook: str, results: Path = ROOT / "results") -> pd.DataFrame:
         for kind, seconds in kinds.items():
             times = dict.fromkeys([clock(min(seconds)), clock(max(seconds))])
             rows.append([profile, kind, " to ".join(times), how, memory])
-    return pd.DataFrame(rows, columns=["profile", "run", "time", "of", "memory, counted"]).set_index(["profile", "run"])
+    return pd.DataFrame(rows, columns=["profile", "run", "time", "measured", "memory, counted"]).set_index(
+        ["profile", "run"]
+    )
 
 
 def chain(profile: str, results: Path = ROOT / "results") -> str:
