@@ -26,7 +26,10 @@ SCREENSHOTS = ROOT / "tests" / "screenshots"
 # parameters, figures at least, and seconds; a notebook that is not there is left out
 NOTEBOOKS = {
     "00_overview": ({}, 2, 120),
-    "04_mgrpo": ({"profile": "smoke", "seed": 0, "max_steps": 60}, 2, 300),  # seen while it trains, too
+    "01_data": ({}, 0, 120),
+    "02_base_model": ({}, 1, 120),
+    "03_grpo": ({"profile": "smoke", "seed": 0, "max_steps": 80}, 2, 300),  # seen while it trains, too
+    "04_mgrpo": ({"profile": "smoke", "seed": 0, "max_steps": 60}, 2, 300),
     "06_figures": ({}, 8, 300),
     "07_explore": ({}, 1, 600),
     "08_your_own": ({}, 1, 1500),
