@@ -65,7 +65,7 @@ class Report(TrainerCallback):
         self.name, self.budget, self.now = cfg.run_name, budget, now
         self.file = cfg.results / "progress" / f"{cfg.run_name}.json"
         self.draws = notebook_is_open() if open_notebook is None else open_notebook
-        self.progress, self.picture, self.history = None, None, []
+        self.progress, self.picture, self.history, self.last = None, None, [], {}
         self.marks = deque(maxlen=RECENT + 1)  # (seconds, tokens sampled since the start) of the last steps
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -77,18 +77,20 @@ class Report(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" not in logs:
             return
-        self.history, step = state.log_history, state.global_step
+        self.history, self.last, step = state.log_history, logs, state.global_step
         self.marks.append((self.now(), logs["generated_tokens"]))
         total = args.max_steps
         if self.budget is not None:
             total = max(step, min(total, round(self.budget / logs["generated_tokens"] * step)))
-        self.progress.total = total
-        self.progress.update(step, note(logs), details(logs) + f", {self.speed():,.0f} tokens/s")
+        self.update(step, total)
 
     def on_train_end(self, args, state, control, **kwargs):
-        if state.global_step != self.progress.total:  # a budget of tokens ended it earlier than was foreseen
-            self.progress.total = state.global_step
-            self.progress.update(state.global_step, note(self.history[-1]), details(self.history[-1]))
+        if self.last and state.global_step != self.progress.total:  # a budget ended it earlier than was foreseen
+            self.update(state.global_step, state.global_step)
+
+    def update(self, step: int, total: int) -> None:
+        self.progress.total = total
+        self.progress.update(step, note(self.last), f"{details(self.last)}, {self.speed():,.0f} tokens/s")
 
     def speed(self) -> float:
         """Tokens a second, all layers, over the last steps."""

@@ -84,12 +84,18 @@ def test_elsewhere_there_are_lines_alone_with_all_that_the_picture_shows(cfg, sh
     assert state == {"step": 100, "total": 100, "to_go": 0.0, "note": "reward 0.25, after correction 0.75"}
 
 
-def test_a_budget_of_tokens_tells_the_time_to_go_and_ends_with_a_line(cfg, capsys):
+@pytest.mark.parametrize(("budget", "steps", "printed"), [(49_400, 50, 4), (49_600, 49, 3)])
+def test_a_budget_of_tokens_tells_the_time_to_go_and_ends_with_a_line(cfg, capsys, budget, steps, printed):
+    """1000 tokens a step, so the end is one step later or earlier than it seemed on the way."""
     clock = Clock()
-    run(live.Report(cfg, 49_400, open_notebook=False, now=clock), clock, range(1, 51), max_steps=4000, layers=1)
+    report = live.Report(cfg, budget, open_notebook=False, now=clock)
+    run(report, clock, range(1, steps + 1), max_steps=4000, layers=1)
     lines = capsys.readouterr().out.splitlines()
-    assert "step 20/49 " in lines[0] and "0:29 to go" in lines[0], "1000 tokens a step, 49,400 in all"
-    assert lines[-1].startswith("step 50/50 ") and "after correction" not in lines[-1]
+    assert lines[0].startswith(f"step 20/{round(budget / 1000)} ")
+    assert lines[-1] == (
+        f"step {steps}/{steps}  reward 0.25, 20 tokens long, 1,000 tokens/s  1.00 steps/s  0:{steps} gone, 0:00 to go"
+    )
+    assert len(lines) == printed
 
 
 def test_a_resumed_run_counts_its_own_steps_and_shows_the_earlier_ones(cfg, shown, monkeypatch):
