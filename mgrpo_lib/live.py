@@ -10,13 +10,12 @@ from collections import deque
 from collections.abc import Callable
 
 import pandas as pd
-from IPython import get_ipython
 from IPython.display import Image, display
 from transformers import TrainerCallback
 
 from mgrpo_lib import store
 from mgrpo_lib.config import Config
-from mgrpo_lib.progress import Progress, say
+from mgrpo_lib.progress import Progress, notebook_is_open, say
 
 REDRAWN, PRINTED = 4.0, 20.0  # seconds between two figures, and between two lines
 RECENT = 15  # steps that the tokens a second are counted over
@@ -30,18 +29,6 @@ def callbacks(cfg: Config, budget: int | None) -> list[TrainerCallback]:
     """
     trackers = {"none": [], "tensorboard": [tensorboard], "wandb": [Tracker], "trackio": [Tracker]}
     return [Report(cfg, budget), *(tracker(cfg) for tracker in trackers[cfg.report_to])]
-
-
-def notebook_is_open() -> bool:
-    """Whether somebody looks at this through a notebook. Papermill and nbconvert run cells in the same kernel, but have
-    nobody to ask for input, and say so with every cell.
-    """
-    shell = get_ipython()
-    if shell is None:
-        return False
-    from ipykernel.zmqshell import ZMQInteractiveShell  # Colab's and VS Code's shells are of this kind, too
-
-    return isinstance(shell, ZMQInteractiveShell) and shell.kernel.get_parent("shell")["content"]["allow_stdin"]
 
 
 class Report(TrainerCallback):

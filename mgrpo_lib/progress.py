@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from IPython import get_ipython
+
 from mgrpo_lib.store import write_json
 
 
@@ -16,6 +18,18 @@ def clock(seconds: float) -> str:
 
 def say(line: str) -> None:
     print(line, flush=True)
+
+
+def notebook_is_open() -> bool:
+    """Whether somebody looks at this through a notebook. Papermill and nbconvert run cells in the same kernel, but have
+    nobody to ask for input, and say so with every cell.
+    """
+    shell = get_ipython()
+    if shell is None:
+        return False
+    from ipykernel.zmqshell import ZMQInteractiveShell  # Colab's and VS Code's shells are of this kind, too
+
+    return isinstance(shell, ZMQInteractiveShell) and shell.kernel.get_parent("shell")["content"]["allow_stdin"]
 
 
 class Progress:

@@ -9,7 +9,7 @@ import papermill
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from mgrpo_lib import figures, live, store
+from mgrpo_lib import figures, live, progress, store
 from mgrpo_lib.config import ROOT, ConfigError, load_config
 
 
@@ -124,9 +124,9 @@ def test_curves_show_what_was_logged(layers):
 
 def test_only_a_notebook_that_can_ask_is_open(tmp_path, monkeypatch):
     """Papermill and JupyterLab use the same kernel; what they say of themselves differs."""
-    assert not live.notebook_is_open(), "a test is no notebook"
+    assert not progress.notebook_is_open(), "a test is no notebook"
     source = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "id": "a"}
-    source["source"] = "from mgrpo_lib.live import notebook_is_open\nprint(notebook_is_open())"
+    source["source"] = "from mgrpo_lib.progress import notebook_is_open\nprint(notebook_is_open())"
     content = {"cells": [source], "metadata": {"language_info": {"name": "python"}}, "nbformat": 4, "nbformat_minor": 5}
     store.write_json(tmp_path / "in.ipynb", content)
     quiet = {"progress_bar": False, "kernel_name": "python3", "cwd": str(ROOT)}
@@ -136,12 +136,12 @@ def test_only_a_notebook_that_can_ask_is_open(tmp_path, monkeypatch):
     from ipykernel.zmqshell import ZMQInteractiveShell
 
     kernel = types.SimpleNamespace(get_parent=lambda channel: {"content": {"allow_stdin": True}})
-    monkeypatch.setattr(live, "get_ipython", lambda: types.SimpleNamespace(kernel=kernel))
-    assert not live.notebook_is_open(), "IPython in a terminal has no such shell"
+    monkeypatch.setattr(progress, "get_ipython", lambda: types.SimpleNamespace(kernel=kernel))
+    assert not progress.notebook_is_open(), "IPython in a terminal has no such shell"
     shell = ZMQInteractiveShell.__new__(ZMQInteractiveShell)
     monkeypatch.setattr(ZMQInteractiveShell, "kernel", kernel)
-    monkeypatch.setattr(live, "get_ipython", lambda: shell)
-    assert live.notebook_is_open()
+    monkeypatch.setattr(progress, "get_ipython", lambda: shell)
+    assert progress.notebook_is_open()
 
 
 def test_a_tracker_that_is_not_installed_is_refused_with_the_mend(monkeypatch):
