@@ -170,6 +170,11 @@ def errors(notebook: dict) -> list[str]:
     return [f"{one['ename']}: {one['evalue']}" for one in outputs(notebook) if one["output_type"] == "error"]
 
 
+def red(notebook: dict) -> list[str]:
+    """What is written to stderr: JupyterLab shows warnings and bars in red boxes."""
+    return ["".join(output["text"]) for output in outputs(notebook) if output.get("name") == "stderr"]
+
+
 def pictures(notebook: dict) -> int:
     return sum("image/png" in output.get("data", {}) for output in outputs(notebook))
 
@@ -214,6 +219,7 @@ def check(context, address: str, folder: Path, name: str) -> None:
     notebook = run_all(page, name, seconds)
     found = pictures(notebook)
     assert found >= figures, f"{name} shows {found} figures; {figures} are expected"
+    assert not red(notebook) or name == "08_your_own", f"{name} has red boxes: {red(notebook)[0]}"
     page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
     photograph(page, name)
     if parameters.get("max_steps"):
