@@ -13,10 +13,10 @@ OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--see
 STAMP = .venv/.ready
 
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor reproduce plan test test-colab fuzz kill-test lint format figures badges lab lock licences audit newest clean
+.PHONY: help setup doctor reproduce plan test test-colab test-browser fuzz kill-test lint format figures badges lab lock licences audit newest clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "PROFILE=$(PROFILE)  OUT=folder for results/ and figures/  SEEDS=0,1,2  MODEL=folder or hub id  PARAMS='name=value name=value'  PYTHON=python3.12"
 
 setup: $(STAMP)  ## .venv with the locked packages and the library (done once; the others call it)
@@ -40,6 +40,9 @@ test: $(STAMP)  ## all tests: units, invariants against TRL, notebooks, the whol
 test-colab: $(STAMP)  ## set-up cell and notebooks in fresh environments like Colab's (minutes; 8 GB for a while)
 	@.venv/bin/python tests/colab_real.py $(if $(PYTHON),--python "$(PYTHON)")
 
+test-browser: $(STAMP)  ## notebooks in JupyterLab, in a real browser, as pictures in tests/screenshots/ (minutes; installs Chromium if there is none)
+	@.venv/bin/python tests/browser.py
+
 fuzz: $(STAMP)  ## hostile text for the verifier: N texts (100000, minutes) in families, from SEED; one core
 	@.venv/bin/python tests/fuzz_rewards.py $(or $(N),100000) $(or $(SEED),0)
 
@@ -61,7 +64,7 @@ badges: $(STAMP)  ## Colab badges and set-up cells of all notebooks; REPO=owner/
 	@.venv/bin/python tools/badges.py $(if $(REPO),"$(REPO)")
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
-	@.venv/bin/jupyter lab --notebook-dir=notebooks
+	@.venv/bin/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 licences: $(STAMP)  ## write LICENCES.md: the licence of every locked package, by its own metadata
 	@.venv/bin/python tools/licences.py

@@ -1,7 +1,13 @@
 """Multi-Layer GRPO (arXiv 2506.04746): trainer, miniature, evaluation and report of a reproducible companion."""
 
+import warnings
+
 __version__ = "0.1.0"
 __all__ = ["MGRPOConfig", "MGRPOTrainer"]
+
+
+# in a notebook tqdm asks for widgets; here pictures and lines take the place of bars
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def __getattr__(name: str):

@@ -10,6 +10,7 @@ import difflib
 import importlib.util
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -171,6 +172,11 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
         exclude=True,  # no part of results
         description="hub name owner/name; each trained run goes to owner/name-<run>; empty: nothing is uploaded",
     )
+    report_to: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
+        "none",
+        exclude=True,  # no part of results
+        description="tracker that a training's numbers also go to; see mgrpo_lib/live.py",
+    )
     output_root: str = Field("", description="folder that results/ and figures/ go to; empty: the repository")
     data_dir: str = Field(
         "", description="folder of the real benchmarks' files, as mgrpo_lib/benchmarks.py lists them; empty: the hub"
@@ -304,6 +310,7 @@ def load_config(profile: str, **overrides: Any) -> Config:
     _check_data(cfg)
     _check_output(cfg)
     _check_hub(cfg)
+    _check_tracker(cfg)
     cfg._overrides = {name: value for name, value in overrides.items() if name not in ("arm", "seed")}
     return cfg
 
@@ -466,6 +473,13 @@ def _check_hub(cfg: Config) -> None:
         )
 
 
+def _check_tracker(cfg: Config) -> None:
+    if cfg.report_to != "none" and importlib.util.find_spec(cfg.report_to) is None:
+        raise ConfigError(
+            f"report_to {cfg.report_to!r} needs a package that is not installed: pip install {cfg.report_to}, or leave report_to out"
+        )
+
+
 def _check_names(values: dict[str, Any], where: str) -> None:
     for name in values:
         if name not in Config.model_fields:
@@ -599,4 +613,7 @@ def from_notebook(namespace: dict[str, Any]) -> Config:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
     ]
     values = {name: namespace[name] for name in dict.fromkeys(names)}
-    return load_config(**values) if "profile" in values else load_config("cpu", **values)
+    cfg = load_config(**values) if "profile" in values else load_config("cpu", **values)
+    if cfg.model == "miniature" and "transformers" in sys.modules:  # where there is nothing to wait for, bars are noise
+        sys.modules["transformers"].utils.logging.disable_progress_bar()
+    return cfg

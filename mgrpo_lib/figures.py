@@ -93,6 +93,44 @@ def learning_curves(cfg: Config, window: int = 15) -> plt.Figure:
     return figure
 
 
+def training_curves(steps: pd.DataFrame, title: str, window: int = 15) -> plt.Figure:
+    """One run, finished or under way, against sampled tokens: reward of each layer; shares of mended and broken drafts or,
+    where nothing is corrected, of groups without signal; length of the completions. Points are steps, lines running means.
+
+    Args:
+        steps: a row for each step, with the columns of ``metrics.jsonl``.
+    """
+    _style()
+    colors = [COLORS["grpo_matched"], COLORS["mgrpo"], *OTHER_COLORS]
+    layers = [column.removesuffix("reward") for column in steps if column == "reward" or column.endswith("/reward")]
+    labels = ["first attempts", "corrections", *(f"layer {i + 3}" for i in range(len(layers)))]
+    corrected = [
+        ("layer2/fixed", "mended", VERDICT_COLORS["supported"]),
+        ("layer2/broken", "broken", VERDICT_COLORS["refuted"]),
+    ]
+    alike = [("frac_reward_zero_std", "all right or all wrong", VERDICT_COLORS["undecided"])]
+    panels = {
+        "mean reward": [(f"{layer}reward", *how) for layer, *how in zip(layers, labels, colors, strict=False)],
+        **({"share of corrections": corrected} if len(layers) > 1 else {"share of groups without signal": alike}),
+        "tokens an answer": [
+            (f"{layer}completions/mean_length", "", c) for layer, c in zip(layers, colors, strict=False)
+        ],
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
+    for axis, (name, lines) in zip(axes, panels.items(), strict=True):
+        for column, label, color in lines:
+            values = steps.set_index(steps["generated_tokens"] / 1e3)[column].dropna()
+            axis.plot(values, ".", ms=3, color=color, alpha=0.35)
+            axis.plot(values.rolling(window, min_periods=1).mean(), color=color, lw=1.6, label=label)
+        axis.set_title(name, fontsize=10)
+        axis.set_ylim(0, None if name == "tokens an answer" else 1)
+    for axis in axes[:2]:
+        axis.legend(loc="best", fontsize=8)
+    figure.supxlabel(f"generated tokens, all layers (thousands); lines are means of {window} steps", fontsize=8)
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
 def collapse_curves(cfg: Config, window: int = 15) -> plt.Figure:
     """What corrections do in training: copies, changed answers, edit distance, mended and broken drafts, against sampled
     tokens, smoothed over `window` steps: for each arm the mean over the seeds, in a band from the lowest to the highest.
@@ -404,7 +442,7 @@ def method_figure() -> plt.Figure:
     box(47, 24, 17, 12, "rule-based reward\n$r_i\\in\\{0,1\\}$", blue)
     box(71, 24, 29, 12, "advantage in the group of $G$\n$A_i=(r_i-\\bar r)\\,/\\,\\mathrm{std}(r)$", blue)
     box(0, 2, 13, 12, "$q$, draft $o_i$,\n“Wait, let me\ndouble-check\nthat.”", grey, 8)
-    box(20, 2, 20, 12, "$H$ corrections of $o_i$\n$c_{1..H}\\sim\\pi_\\theta(\\cdot\\,|\\,q,o_i,$ phrase$)$", orange)
+    box(20, 2, 20, 12, "$H$ corrections of $o_i$\n$c_{1..H}\\sim\\pi_\\theta(\\cdot\\,|\\,q,o_i,$ phrase$)$", orange, 8)
     box(47, 2, 17, 12, "the same reward,\ncorrection alone", orange)
     box(71, 2, 29, 12, "advantage in the group of $H$\n$A_{ij}=(r_{ij}-\\bar r_i)\\,/\\,\\mathrm{std}(r_i)$", orange)
     for y in (30, 8):

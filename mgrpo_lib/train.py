@@ -22,6 +22,7 @@ from mgrpo_lib.arguments import MGRPOConfig
 from mgrpo_lib.config import Config, ConfigError, ModelSettings, TrainSettings, load_config, parse_assignments
 from mgrpo_lib.data import fingerprint, training_problems
 from mgrpo_lib.guards import Guard, TrainingError, explained, last_checkpoint, newest_checkpoint, partial_folder
+from mgrpo_lib.live import callbacks
 from mgrpo_lib.models import (
     MINIATURE,
     base_location,
@@ -285,7 +286,8 @@ def train(cfg: Config) -> dict:
         print(f"computing in {compute_dtype(on_cpu(cfg), cfg.dtype)[1]}, in {processes.num_processes} process(es)")
         if checkpoint:
             print(f"{cfg.run_name} goes on from {checkpoint.name}, which an interrupted training left")
-        trainer.add_callback(_Report(cfg))
+        for callback in callbacks(cfg, matched_tokens(cfg)):
+            trainer.add_callback(callback)
     clock, guard = _Clock(), Guard(key)
     trainer.add_callback(clock)
     trainer.add_callback(guard)
@@ -408,31 +410,6 @@ class _Clock(TrainerCallback, ExportableState):
     def on_step_end(self, args, state, control, **kwargs):
         if control.should_training_stop:
             control.should_save = False
-
-
-class _Report(TrainerCallback):
-    """One progress line now and then; the total is known by steps, or by tokens where a budget of tokens ends the run."""
-
-    def __init__(self, cfg: Config):
-        self.file = cfg.results / "progress" / f"{cfg.run_name}.json"
-        self.budget = matched_tokens(cfg)
-        self.progress = None
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" not in logs:
-            return
-        total = args.max_steps
-        if self.budget is not None:
-            total = max(
-                state.global_step, min(total, round(self.budget / logs["generated_tokens"] * state.global_step))
-            )
-        if self.progress is None:
-            self.progress = Progress(self.file, total, done=state.global_step - 1)
-        self.progress.total = total
-        names = {"reward": "reward", "layer2/reward": "after correction"}
-        self.progress.update(
-            state.global_step, ", ".join(f"{names[name]} {logs[name]:.2f}" for name in names if name in logs)
-        )
 
 
 def main() -> int:
