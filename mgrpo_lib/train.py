@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 import warnings
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -42,6 +43,7 @@ from mgrpo_lib.store import (
     environment,
     finished,
     finished_run,
+    only_one,
     read_json,
     replace_folder,
     run_key,
@@ -423,7 +425,9 @@ def main() -> int:
     given = parser.parse_args()
     try:
         settings = {**parse_assignments(given.params), "output_root": given.out or None}
-        done = train(load_config(given.profile, arm=given.arm, seed=given.seed, **settings))
+        cfg = load_config(given.profile, arm=given.arm, seed=given.seed, **settings)
+        with only_one(cfg.results) if PartialState(cpu=on_cpu(cfg)).is_main_process else nullcontext():
+            done = train(cfg)
     except (ConfigError, FileNotFoundError, TrainingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -141,7 +141,7 @@ def test_a_tokenizer_without_a_chat_template_gets_plain_turns(chat_model, tmp_pa
     tokenizer = load_tokenizer(load_config("t4", model=str(chat_model)), str(tmp_path))
     prompt = first_prompt("2 + 2?", "chat", "Add.")
     text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    assert text == "Add.\nUser: 2 + 2?\nAssistant: "
+    assert text == "Add.\nUser: 2 + 2?\nAssistant:"
     assert tokenizer.decode(guidance_ids(tokenizer, prompt, "Sure?", "user")) == "<|im_end|>\nUser: Sure?\nAssistant: "
 
 
