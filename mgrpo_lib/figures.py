@@ -580,7 +580,7 @@ def draw_all(cfg: Config) -> list[File]:
                 (cfg.figures / f"{name}.{kind}").unlink(missing_ok=True)
             continue
         figure = draw(name, cfg, summary)
-        paths.append(save(figure, cfg.figures, name, told[name]["title"], told[name]["text"]))
+        paths.append(save(figure, cfg.figures, name, **told[name]))
         plt.close(figure)
     store.write_json(cfg.figures / "captions.json", {name: told[name] for name in names})
     return paths

@@ -133,13 +133,17 @@ def key(label: str, **look) -> Line2D:
     return Line2D([], [], label=label, **look)
 
 
-def save(figure: plt.Figure, folder: Path, name: str, title: str = "", caption: str = "") -> Path:
-    """PNG and SVG, whole or not at all; the same bytes whenever it is drawn from the same results."""
+def save(figure: plt.Figure, folder: Path, name: str, title: str, text: str, kinds: tuple = ("svg", "png")) -> Path:
+    """SVG and PNG, whole or not at all; the same bytes whenever it is drawn from the same results.
+
+    Args:
+        title, text: of the caption; they stand in the files, too.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    told = {"Title": title or name, "Description": caption or title or name}
+    told = {"Title": title, "Description": text}
     metadata = {"svg": {"Date": None, "Creator": None, **told}, "png": {"Software": None, **told}}
-    for kind in ("svg", "png"):
+    for kind in kinds:
         temporary = folder / f".{name}.partial.{kind}"
         figure.savefig(temporary, metadata=metadata[kind])
         temporary.replace(folder / f"{name}.{kind}")
-    return folder / f"{name}.png"
+    return folder / f"{name}.{kinds[-1]}"
