@@ -15,6 +15,7 @@ import pytest
 
 from mgrpo_lib import report, store
 from mgrpo_lib.config import ROOT, load_config
+from mgrpo_lib.figures import FIGURES
 from mgrpo_lib.runner import plan
 
 
