@@ -187,6 +187,6 @@ def _budgets(summary: dict) -> str:
     found = f"on {_and(better)} alone" if better else "nowhere"
     return (
         "Right answers against the tokens generated for a problem, at temperature 1: one attempt (open), an attempt and its correction "
-        "(filled), majority votes among k attempts (lines) and any of k right (dotted), with 95% intervals; arms stand a little "
-        f"beside each other. MGRPO's attempt and correction lie above as many tokens of its own votes, interval above interval, {found}."
+        "(filled), majority votes among k attempts (lines), with 95% intervals, and any of k right (dotted, without); arms stand a "
+        f"little beside each other. MGRPO's attempt and correction lie above as many tokens of its own votes, interval above interval, {found}."
     )

@@ -56,14 +56,14 @@ def _name_rows(axis: Axes, names: Iterable[str], width: int = 20) -> None:
     axis.tick_params(axis="y", length=0)
 
 
-def _points_axis(axis: Axes, values: Iterable[float]) -> None:
+def _points_axis(axis: Axes, values: Iterable[float], ticks: tuple = (-20, -LINEAR, 0, LINEAR, 50)) -> None:
     """Percentage points around 0: linear up to `LINEAR`, logarithmic beyond, so that small and large differences show."""
     values = list(values)
     low, high = min(-LINEAR, 1.5 * min(values)), max(LINEAR, 1.5 * max(values))
     axis.axvline(0, color=INK, lw=0.8)
     axis.set_xscale("symlog", linthresh=LINEAR, linscale=1.1)
     axis.set_xlim(low, high)
-    axis.set_xticks([tick for tick in (-20, -LINEAR, 0, LINEAR, 50) if low <= tick <= high])
+    axis.set_xticks([tick for tick in ticks if low <= tick <= high])
     axis.set_xticks([], minor=True)
     axis.xaxis.set_major_formatter(lambda points, _: f"{points:+.0f}" if points else "0")
 
@@ -98,13 +98,14 @@ def verdicts_figure(summary: dict) -> plt.Figure:
             color, value = VERDICT_COLORS[verdict], 100 * row["difference"]
             face = "white" if verdict == "undecided" else color
             _interval(axis, row["ci"], y, color, 2)
-            axis.plot(value, y, VERDICT_MARKERS[verdict], ms=6, color=color, mfc=face, mec=color, zorder=3)
+            edge = color if verdict == "undecided" else "white"
+            axis.plot(value, y, VERDICT_MARKERS[verdict], ms=7, color=color, mfc=face, mec=edge, mew=0.8, zorder=3)
             axis.annotate(f"{value:+.1f}", (value, y), (0, 4.5), textcoords="offset points", ha="center",
                           va="bottom", path_effects=OUTLINE)  # fmt: skip
         axis.set_title(f"{name}: {summary['verdicts'][name]}\n" + textwrap.fill(HYPOTHESES[name], 38))
         _name_rows(axis, benchmarks)
         axis.set_ylim(-0.5, len(benchmarks) - 0.1)
-        _points_axis(axis, found)
+        _points_axis(axis, found, (-20, -LINEAR, -2, 0, 2, LINEAR, 20, 80))
     handles = [
         key(
             verdict,
@@ -254,10 +255,10 @@ def flows_figure(summary: dict) -> plt.Figure:
         [i + 0.66 for i in range(len(arms))], [textwrap.fill(name_of(arm), 16) for arm in reversed(arms)]
     )
     handles = [
-        key("right (the arm's colour)", marker="s", color=INK, lw=0),
+        key("right (arm's colour)", marker="s", color=INK, lw=0),
         key("wrong", marker="s", color=SOFT, lw=0),
-        key("mended, %", color=VERDICT_COLORS["supported"], lw=4),
-        key("broken, %", color=VERDICT_COLORS["refuted"], lw=4),
+        key("mended, + %", color=VERDICT_COLORS["supported"], lw=4),
+        key("broken, - %", color=VERDICT_COLORS["refuted"], lw=4),
     ]
     finish(figure, where(summary), "", handles)
     return figure
@@ -292,10 +293,10 @@ def _flow(axis: Axes, y: float, row: dict, color: str) -> None:
     for x, right in ((0, kept + broken), (1 - bar, kept + mended)):
         axis.bar(x, height * right, bar, at(right, False), align="edge", color=color, lw=0)
         axis.bar(x, height * (1 - right), bar, at(1, True), align="edge", color=SOFT, lw=0)
-    for name, place, sign in (("i_to_c", y + 0.24, "supported"), ("c_to_i", y + 0.09, "refuted")):
+    for name, place, sign, verdict in (("i_to_c", y + 0.24, "+", "supported"), ("c_to_i", y + 0.09, "-", "refuted")):
         low, high = (100 * x for x in row[f"{name}_ci"])
-        text = f"{100 * row[name]:.1f} [{low:.1f}, {high:.1f}]"
-        axis.text(0.5, place, text, ha="center", va="center", color=VERDICT_COLORS[sign], fontsize=8)
+        text = f"{sign}{100 * row[name]:.1f} [{low:.1f}, {high:.1f}]"
+        axis.text(0.5, place, text, ha="center", va="center", color=VERDICT_COLORS[verdict], fontsize=8)
 
 
 # ---------------------------------------------------------------------------------------------- what it costs
@@ -333,7 +334,7 @@ def frontier_figure(summary: dict) -> plt.Figure:
                         seeds = [100 * right for right in row[f"acc_t{attempt}_seeds"]]
                         axis.plot(tokens, seeds, ".", ms=2, color=color, zorder=1)
                     axis.plot(
-                        x, value, marker, ms=6.5 if attempt == 1 else 3, color=color, mfc=face, zorder=2 + attempt
+                        x, value, marker, ms=6.5 if attempt == 1 else 4, color=color, mfc=face, zorder=2 + attempt
                     )
             axis.set_ylim(-2, 102)
             axis.margins(x=0.15)
@@ -513,7 +514,7 @@ def method_figure() -> plt.Figure:
         arrow((68.3, middle), (72.6, middle))
         box(73, middle - 7, 26, 14, advantage, fill, edge)
     axis.text(25, 50.6, "sample from $\\pi_\\theta$", ha="center", fontsize=8, color=INK)
-    axis.text(22.5, 8, "sample from $\\pi_\\theta$", ha="center", fontsize=8, color=INK)
+    axis.text(25, 7, "sample from $\\pi_\\theta$", ha="center", fontsize=8, color=INK)
     arrow((36, 31.3), (9.5, 23.4), second, -0.1)
     axis.text(1, 33, "some drafts, right or wrong", fontsize=8, color=INK, va="center")
     box(1, 0.6, 98, 4.6, "one optimizer step on   $w_1\\,L_{\\mathrm{GRPO}}(q)+w_2\\,L_{\\mathrm{GRPO}}(q,o_i)$   "

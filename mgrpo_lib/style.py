@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 
 TEXT_WIDTH = 7.0  # inches, both columns of a paper; no text is smaller than 8 points at this width
 INK, SOFT = "#222222", "#BBBBBB"
-# Okabe and Ito's palette; where that ends, Tol's. Colour-blind readers can tell these apart, and no two arms share a marker.
+# Okabe and Ito's palette; where that ends, colours that are far from it for every kind of sight (tested). No two arms share a marker.
 ARMS = {
-    "base": ("#777777", "s"),
+    "base": ("#6B6B6B", "s"),
     "grpo": ("#56B4E9", "^"),
     "grpo_matched": ("#0072B2", "D"),
     "mgrpo": ("#D55E00", "o"),
@@ -23,14 +23,14 @@ ARMS = {
     "one_draft": ("#CC79A7", "X"),
     "wrong_drafts": ("#E69F00", "<"),
     "paper_literal": ("#332288", ">"),
-    "alternating": ("#999933", "p"),
-    "mgrpo_nf4": ("#882255", "h"),
+    "alternating": ("#661100", "p"),
+    "mgrpo_nf4": ("#4B0055", "h"),
 }
-OTHERS = [("#44AA99", "d"), ("#AA4499", "*"), ("#661100", "8"), ("#88CCEE", "H")]  # arms of your own
+OTHERS = [("#44AA99", "d"), ("#AA4499", "*"), ("#999933", "8"), ("#88CCEE", "H")]  # arms of your own
 COLORS = {arm: color for arm, (color, _) in ARMS.items()}
 OTHER_COLORS = [color for color, _ in OTHERS]
 # of verdicts, and of mended and broken answers: no arm has these
-VERDICT_COLORS = {"supported": "#117733", "refuted": "#BB2244", "undecided": "#666666"}
+VERDICT_COLORS = {"supported": "#00695C", "refuted": "#CC3311", "undecided": "#949494"}
 VERDICT_MARKERS = {"supported": "o", "refuted": "X", "undecided": "o"}
 
 

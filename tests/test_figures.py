@@ -4,12 +4,14 @@ nothing is too small to print or outside the page, and LaTeX reads the tables.
 
 import json
 import re
+from itertools import combinations
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 from mgrpo_lib import captions, figures, report, store, style, typeset
 from mgrpo_lib.config import ROOT, load_config
@@ -47,6 +49,36 @@ def test_no_two_arms_look_alike():
     assert set(style.ARMS) == set(report.NAMES), "every arm that has a name has a look"
     assert style.look_of("mine", ["base", "mine", "mine_too"]) == style.OTHERS[0]
     assert style.look_of("mine_too", ["base", "mine", "mine_too"]) == style.OTHERS[1]
+
+
+# how colours look to who lacks a cone, on linear RGB: Machado, Oliveira and Fernandes (2009), severity 1
+SIGHT = {
+    "all cones": np.eye(3),
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def seen(color: str, sight) -> np.ndarray:
+    """CIE L*a*b* of a colour."""
+    rgb = np.array(to_rgb(color))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ np.clip(np.array(sight) @ linear, 0, 1) / [0.9505, 1, 1.089]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_colours_differ_for_every_kind_of_sight(sight):
+    """A difference of 2.3 is just noticed; arms differ in their markers, too."""
+    for profile in [*REFERENCES, "smoke"]:
+        arms = ["base", *load_config(profile, arm="base").arms]
+        for one, other in combinations([style.ARMS[arm][0] for arm in arms], 2):
+            assert np.linalg.norm(seen(one, SIGHT[sight]) - seen(other, SIGHT[sight])) > 12, (one, other)
+    for one, other in combinations(style.VERDICT_COLORS.values(), 2):
+        assert np.linalg.norm(seen(one, SIGHT[sight]) - seen(other, SIGHT[sight])) > 18, (one, other)
 
 
 def test_an_arm_has_its_colour_in_every_figure(experiment, drawn):
