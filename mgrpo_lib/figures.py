@@ -134,13 +134,21 @@ def controls_figure(summary: dict) -> plt.Figure:
             axis.plot([theirs, ours], [y, y], color=SOFT, lw=1, zorder=1)
             axis.plot(ours, y, "o", ms=5.5, color=COLORS["mgrpo"], zorder=2)
             _interval(axis, [row["mgrpo"] - x for x in row["ci"]], y, INK, 1.2)
-            axis.plot(theirs, y, "s" if better else "D", ms=5, color=INK, mfc=INK if better else "white", zorder=3)
+            axis.plot(
+                theirs,
+                y,
+                "s" if better else "D",
+                ms=5 if better else 7,
+                color=INK,
+                mfc=INK if better else "none",
+                zorder=3,
+            )
         axis.set_xlim(-3, 103)
         _name_rows(axis, [CONTROLS[control] for control in shown], 22)
     handles = [
         key("MGRPO, attempt 2", color=COLORS["mgrpo"], marker="o", lw=0),
         key("control: MGRPO is better", color=INK, marker="s", lw=1.2),
-        key("control: not shown\nto be worse", color=INK, marker="D", mfc="white", lw=1.2),
+        key("control: not shown\nto be worse", color=INK, marker="D", ms=7, mfc="none", lw=1.2),
     ]
     finish(
         figure,
