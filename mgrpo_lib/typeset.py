@@ -58,7 +58,7 @@ for (const table of document.querySelectorAll("table.sortable:not([data-ready])"
 """
 LOOK = """
 .sortable { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.sortable th, .sortable td { text-align: left; padding: 0.25em 0.8em 0.25em 0; vertical-align: top; }
+table.sortable :is(th, td) { text-align: left !important; padding: 0.25em 0.8em 0.25em 0; vertical-align: top; }
 .sortable thead th { border-bottom: 1px solid currentColor; cursor: pointer; }
 .sortable th[aria-sort="ascending"]::after { content: " \\2191"; }
 .sortable th[aria-sort="descending"]::after { content: " \\2193"; }
@@ -109,6 +109,9 @@ def sortable(table: pd.DataFrame) -> str:
 
     def cells(values: object, tag: str) -> str:
         texts = [re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(str(value))) for value in values]
+        texts = [
+            re.sub(r" \[(\S+), (\S+)\]", r"&nbsp;[\1,&nbsp;\2]", text) for text in texts
+        ]  # intervals stay in one line
         return "<tr>" + "".join(f"<{tag}>{text}</{tag}>" for text in texts) + "</tr>"
 
     rows = table.astype(object).fillna("").itertuples(index=False)

@@ -34,7 +34,14 @@ from tools.badges import BADGE, BRANCH, repository  # noqa: E402
 
 ASSETS = Path(__file__).resolve().parent / "site"
 NOTEBOOKS = ROOT / "notebooks"
-EXECUTED = ("00_overview", "01_data", "05_benchmarks", "06_figures")  # they read results; the others train
+EXECUTED = (
+    "00_overview",
+    "01_data",
+    "05_benchmarks",
+    "06_figures",
+    "07_explore",
+)  # they read results; the others train
+WIDGET = "application/vnd.jupyter.widget-view+json"
 PROFILES = ("cpu", "ablation", "smollm2", "smollm2_nf4")
 ON_FIRST_PAGE = ("hypotheses", "controls", "method", "flows", "frontier", "budgets")
 OF_SOURCE = ("learning_curves", "collapse")  # the committed figures below a notebook that trains
@@ -139,6 +146,8 @@ def notebook_page(name: str, notebook: nbformat.NotebookNode | None, profile: st
             cell.source = re.sub(BADGE + r"\n*", "", cell.source)
         else:  # progress and warnings are no results
             cell.outputs = [output for output in cell.get("outputs", []) if output.get("name") != "stderr"]
+            for output in cell.outputs:  # a widget needs a kernel; what it shows without one stays
+                output.get("data", {}).pop(WIDGET, None)
     exporter = Exporter(exclude_input_prompt=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(notebook)
     title = re.search(r"(?m)^# (.+)$", notebook.cells[0].source).group(1)
