@@ -133,14 +133,16 @@ def key(label: str, **look) -> Line2D:
     return Line2D([], [], label=label, **look)
 
 
-def save(figure: plt.Figure, folder: Path, name: str, title: str, text: str, kinds: tuple = ("svg", "png")) -> Path:
+def save(
+    figure: plt.Figure, folder: Path, name: str, title: str = "", text: str = "", kinds: tuple = ("svg", "png")
+) -> Path:
     """SVG and PNG, whole or not at all; the same bytes whenever it is drawn from the same results.
 
     Args:
         title, text: of the caption; they stand in the files, too.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    told = {"Title": title, "Description": text}
+    told = {"Title": title or name, "Description": text or title or name}
     metadata = {"svg": {"Date": None, "Creator": None, **told}, "png": {"Software": None, **told}}
     for kind in kinds:
         temporary = folder / f".{name}.partial.{kind}"
