@@ -141,6 +141,7 @@ def notebook_page(name: str, notebook: nbformat.NotebookNode | None, profile: st
         for cell in notebook.cells
         if not cell.id.endswith("-colab") and "injected-parameters" not in cell.metadata.get("tags", [])
     ]
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = re.sub(BADGE + r"\n*", "", cell.source)
