@@ -29,6 +29,7 @@ TRANSITIONS = {  # right or wrong at attempt 1 and at attempt 2
 }
 LONGEST = 4000  # characters of a text that are shown
 EXAMPLES = 2  # records of each transition on a page without widgets
+UNTRAINED = "untrained"  # the base model's seed in a menu, where None would mean that nothing is chosen
 VIEW = "application/vnd.jupyter.widget-view+json"
 COLORS = {True: "#1a7f37", False: "#b42318", None: "#666666"}
 FORMULA = "A<sub>i</sub> = (r<sub>i</sub> &minus; mean(r)) / (std(r) + 10<sup>&minus;4</sup>), std with n &minus; 1"
@@ -231,6 +232,11 @@ class Explorer:
         places = ((row["benchmark"], row["id"]) for row in _read(manifest))
         return dict(zip(places, _read(manifest), strict=True)).get((record["benchmark"], record["id"]))
 
+    def first_transition(self) -> str:
+        """The transition that was asked for; without, the first that any problem made."""
+        counts = self.counts(self.arm, self.seed, self.benchmark)
+        return self.transition or next(name for name, count in counts.items() if count)
+
     # ---------------------------------------------------------------------------------------- what is shown
     def attempts(self, record: dict) -> Attempts:
         """Both attempts of a record."""
@@ -273,10 +279,7 @@ class Explorer:
 
     def __repr__(self) -> str:
         counts = self.counts(self.arm, self.seed, self.benchmark)
-        said = ", ".join(f"{name} {count}" for name, count in counts.items())
-        name = self.transition or max(
-            counts, key=lambda name: (name == "wrong to right" and counts[name] > 0, counts[name])
-        )
+        said, name = ", ".join(f"{name} {count}" for name, count in counts.items()), self.first_transition()
         head = f"{self.folder.name}, {name_of(self.arm)}, seed {self.seed}, {self.benchmark}: {said}"
         first = self.select(self.arm, self.seed, self.benchmark, name)[:1]
         return "\n".join([head, *(f"\n{name}:\n{self.attempts(record)!r}" for record in first)])
@@ -299,9 +302,9 @@ class _Panel:
         import ipywidgets as widgets
 
         self.explorer, self.busy = explorer, False
-        narrow = widgets.Layout(width="17em")
+        widths = {"arm": "24em", "seed": "12em", "benchmark": "18em", "transition": "20em"}
         self.arm, self.seed, self.benchmark, self.transition = (
-            widgets.Dropdown(description=name, layout=narrow) for name in ("arm", "seed", "benchmark", "transition")
+            widgets.Dropdown(description=name, layout=widgets.Layout(width=width)) for name, width in widths.items()
         )
         self.number = widgets.BoundedIntText(
             value=1, min=1, max=1, description="record", layout=widgets.Layout(width="11em")
@@ -324,7 +327,7 @@ class _Panel:
         )
         self.arm.options = [(name_of(arm), arm) for arm in explorer.arms]
         self.arm.value = explorer.arm
-        self.refresh(explorer.seed, explorer.benchmark, explorer.transition or "wrong to right")
+        self.refresh(explorer.seed, explorer.benchmark, explorer.first_transition())
         for choice in choices:
             choice.observe(
                 lambda _: self.refresh(self.seed.value, self.benchmark.value, self.transition.value), "value"
@@ -336,20 +339,24 @@ class _Panel:
         if self.busy:  # a choice that this function itself changes
             return
         self.busy = True
-        explorer, arm = self.explorer, self.arm.value
-        seeds = explorer.seeds(arm)
-        self.seed.options = [("-" if one is None else str(one), one) for one in seeds]
-        self.seed.value = seed if seed in seeds else seeds[0]
-        self.benchmark.options = names = explorer.benchmarks(arm, self.seed.value)
+        explorer, seeds = self.explorer, self.explorer.seeds(self.arm.value)
+        self.seed.options = [("none: untrained", UNTRAINED) if one is None else (str(one), one) for one in seeds]
+        self.seed.value = seed if seed in seeds else self.seed.options[0][1]
+        place = self.place()
+        self.benchmark.options = names = explorer.benchmarks(*place)
         self.benchmark.value = benchmark if benchmark in names else names[0]
-        counts = explorer.counts(arm, self.seed.value, self.benchmark.value)
+        counts = explorer.counts(*place, self.benchmark.value)
         self.transition.options = [(f"{name} ({count})", name) for name, count in counts.items()]
         self.transition.value = transition
-        self.counts.value = explorer.counts_html(arm, self.seed.value)
+        self.counts.value = explorer.counts_html(*place)
         self.number.max = max(1, counts[transition])
         self.number.value = 1
         self.busy = False
         self.show()
+
+    def place(self) -> tuple[str, int | None]:
+        """Arm and seed."""
+        return self.arm.value, None if self.seed.value == UNTRAINED else self.seed.value
 
     def turn(self, pages: int) -> None:
         self.number.value = min(max(self.number.value + pages, 1), self.number.max)
@@ -357,7 +364,7 @@ class _Panel:
     def show(self) -> None:
         if self.busy:
             return
-        place = self.arm.value, self.seed.value
+        place = self.place()
         records = self.explorer.select(*place, self.benchmark.value, self.transition.value)
         self.total.value = f"of {len(records)}"
         self.page.value = (
@@ -439,6 +446,7 @@ def group_html(group: dict) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A small table; cells are HTML."""
-    cells = "".join(f"<th>{name}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    style = 'style="text-align:left;padding:1px 14px 1px 0"'  # a widget's page has no styles of a notebook's tables
+    cells = "".join(f"<th {style}>{name}</th>" for name in head)
+    body = "".join("<tr>" + "".join(f"<td {style}>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
