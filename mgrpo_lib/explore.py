@@ -130,7 +130,7 @@ class Attempts:
 
 def _text(content: str, note: str, color: str, head: str) -> str:
     """A block of text under a line; `content` and `head` are HTML."""
-    pre = "white-space:pre-wrap;overflow-wrap:anywhere;margin:0;unicode-bidi:isolate"
+    pre = "white-space:pre-wrap;overflow-wrap:anywhere;margin:0;font-family:monospace;unicode-bidi:isolate"
     note = f" <i>{note}</i>" if note else ""
     border = f"border-left:3px solid {color};padding:2px 0 2px 10px;margin:5px 0"
     return f'<div style="{border}">{head}<pre style="{pre}">{content}{note}</pre></div>'
@@ -183,7 +183,9 @@ class Explorer:
         seed: int | None = None,
         benchmark: str | None = None,
         transition: str | None = None,
+        widgets: bool = True,
     ):
+        self.widgets = widgets
         self.folder, found = results_folder(results), {}
         for path in sorted((self.folder / "records").glob("*.json")):
             manifest = store.read_json(path)
@@ -286,7 +288,7 @@ class Explorer:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         bundle = {"text/plain": repr(self), "text/html": self._repr_html_()}
-        if importlib.util.find_spec("ipywidgets") is not None:
+        if self.widgets and importlib.util.find_spec("ipywidgets") is not None:
             bundle[VIEW] = {"version_major": 2, "version_minor": 0, "model_id": self.widget().model_id}
         return bundle
 
@@ -340,8 +342,8 @@ class _Panel:
             return
         self.busy = True
         explorer, seeds = self.explorer, self.explorer.seeds(self.arm.value)
-        self.seed.options = [("none: untrained", UNTRAINED) if one is None else (str(one), one) for one in seeds]
-        self.seed.value = seed if seed in seeds else self.seed.options[0][1]
+        self.seed.options = [("-", UNTRAINED) if one is None else (str(one), one) for one in seeds]
+        self.seed.value = seed if seed in seeds and seed is not None else self.seed.options[0][1]
         place = self.place()
         self.benchmark.options = names = explorer.benchmarks(*place)
         self.benchmark.value = benchmark if benchmark in names else names[0]
@@ -380,6 +382,7 @@ def explore(
     seed: int | None = None,
     benchmark: str | None = None,
     transition: str | None = None,
+    widgets: bool = True,
 ) -> Explorer:
     """Every attempt of an experiment, to be paged through: choose arm, seed, benchmark and transition.
 
@@ -390,13 +393,14 @@ def explore(
         results: a results folder, or the profile whose results are in the repository.
         arm, seed, benchmark, transition: what is shown first. By default MGRPO, its first seed, the test set where most
             wrong answers were mended, and all transitions (`TRANSITIONS`).
+        widgets: False: the plain page alone, for a notebook that is saved as HTML and read without its kernel.
 
     Raises:
         FileNotFoundError: no records are there.
         ValueError: an arm, seed, benchmark or transition that is not there, with those that are; or records that are
             not those of their manifest.
     """
-    return Explorer(results, arm, seed, benchmark, transition)
+    return Explorer(results, arm, seed, benchmark, transition, widgets)
 
 
 def _chosen(kind: str, wanted: Any, valid: Sequence, default: Any) -> Any:

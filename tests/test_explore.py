@@ -162,7 +162,7 @@ def test_widgets_page_through_the_records():
     panel.transition.value = "right to wrong"
     assert "No problem made this transition" in panel.page.value
     panel.arm.value = "base"
-    assert panel.place() == ("base", None) and panel.benchmark.value == "blanks"
+    assert panel.place() == ("base", None) and panel.seed.label == "-" and panel.benchmark.value == "blanks"
     panel.transition.value = "stayed wrong"
     assert panel.page.value == explorer.page("base", None, explorer.select("base", None, "blanks", "stayed wrong")[0])
     panel.arm.value = "grpo"
@@ -179,6 +179,7 @@ def test_an_output_holds_widgets_and_the_page_for_viewers_without(monkeypatch):
     bundle = explorer._repr_mimebundle_()
     assert bundle[VIEW]["model_id"] and bundle["text/html"] == explorer._repr_html_()
     json.dumps(bundle)
+    assert VIEW not in explore("cpu", widgets=False)._repr_mimebundle_()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert explorer._repr_mimebundle_().keys() == {"text/plain", "text/html"}
 
