@@ -13,7 +13,7 @@ OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--see
 STAMP = .venv/.ready
 
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor reproduce plan test test-colab test-extra lint format figures badges lab lock licences audit newest clean
+.PHONY: help setup doctor reproduce plan test test-colab test-extra lint format figures html badges lab lock licences audit newest clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ format: $(STAMP)  ## let ruff format everything
 figures: $(STAMP)  ## redraw tables, figures and README's results from result files (seconds, no torch)
 	@$(RUN) figures $(OPTIONS)
 
+html: $(STAMP)  ## pages of the reference run in site/, from the committed results: open without server or network (a minute)
+	@.venv/bin/python tools/pages.py $(if $(OUT),--out "$(OUT)")
+
 badges: $(STAMP)  ## Colab badges and set-up cells of all notebooks; REPO=owner/name says where the repository is
 	@.venv/bin/python tools/badges.py $(if $(REPO),"$(REPO)")
 
@@ -73,5 +76,5 @@ lock: $(STAMP)  ## write requirements.lock anew from what is installed in .venv
 	@.venv/bin/python tools/lock.py
 
 clean:  ## remove .venv, caches and the smoke results; committed results stay
-	rm -rf .venv .pytest_cache .ruff_cache *.egg-info results/smoke figures/smoke
+	rm -rf .venv .pytest_cache .ruff_cache *.egg-info results/smoke figures/smoke site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,6 +14,7 @@ from mgrpo_lib.config import ROOT, Config, load_config
 from mgrpo_lib.paper import paper_table
 from mgrpo_lib.records import Records
 from mgrpo_lib.stats import accuracy_interval, estimate, minimum_detectable_effect, transitions
+from mgrpo_lib.typeset import latex
 
 NAMES = {
     "base": "base model",
@@ -104,11 +105,12 @@ def summarise(cfg: Config) -> dict[str, Any]:
     }
     found = tables(summary)
     for name in TABLES:
-        for suffix in ("md", "csv"):  # none is left of an experiment with other arms or controls
+        for suffix in ("md", "csv", "tex"):  # none is left of an experiment with other arms or controls
             (cfg.results / f"{name}.{suffix}").unlink(missing_ok=True)
         if name in found:
             store.write_text(cfg.results / f"{name}.md", markdown(found[name]))
             store.write_text(cfg.results / f"{name}.csv", found[name].to_csv(index=False))
+            store.write_text(cfg.results / f"{name}.tex", latex(found[name], name, origin(summary)))
     store.write_json(cfg.results / "summary.json", summary)
     return summary
 
@@ -464,6 +466,10 @@ def readme_block(summary: dict, timing: dict | None = None) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def origin(summary: dict) -> str:
+    return f"profile {summary['profile']}, parameters {summary['key']}"
 
 
 def code_version(summary: dict) -> str:

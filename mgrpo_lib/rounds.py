@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from mgrpo_lib import figures, store
+from mgrpo_lib import store, style
 from mgrpo_lib.config import Config
 from mgrpo_lib.report import name_of, ordered_arms, percent
 from mgrpo_lib.stats import accuracy_interval, estimate
@@ -81,7 +81,7 @@ def summarise(cfg: Config, count: int = ROUNDS) -> dict[str, Any]:
     content = {"key": summary_key(cfg, count), **facts, "rows": rows, "environment": made}
     store.write_json(cfg.results / "rounds.json", content)
     drawn = figure(content)
-    figures.save(drawn, cfg.figures, "rounds")
+    style.save(drawn, cfg.figures, "rounds", "Accuracy by number of rounds")
     plt.close(drawn)
     return content
 
@@ -103,38 +103,21 @@ def table(summary: dict) -> pd.DataFrame:
 
 def figure(summary: dict) -> plt.Figure:
     """Right answers against the number of rounds, each arm and benchmark, with 95% intervals."""
-    figures._style()
-    benchmarks, arms = summary["params"]["benchmarks"], ordered_arms(summary)
-    drawn, axes = plt.subplots(
-        1, len(benchmarks), figsize=(2.6 * len(benchmarks) + 0.6, 3.6), sharey=True, squeeze=False
-    )
-    for axis, benchmark in zip(axes[0], benchmarks, strict=True):
+    arms = ordered_arms(summary)
+    drawn, axes, spare = style.panels(summary["params"]["benchmarks"], 1.9, sharey=True)
+    for benchmark, axis in axes.items():
         for i, arm in enumerate(arms):
             row = next(row for row in summary["rows"] if (row["arm"], row["benchmark"]) == (arm, benchmark))
             x = np.arange(1, summary["rounds"] + 1) + 0.08 * (i - (len(arms) - 1) / 2)
             mean, (low, high) = 100 * np.array(row["accuracy"]), 100 * np.array(row["accuracy_ci"]).T
-            axis.errorbar(
-                x,
-                mean,
-                yerr=[np.maximum(mean - low, 0), np.maximum(high - mean, 0)],
-                fmt="o-",
-                ms=4,
-                lw=1.3,
-                capsize=2,
-                color=figures.color_of(arm, arms),
-                label=name_of(arm),
-            )
-        axis.set_title(benchmark, fontsize=10)
+            errors = [np.maximum(mean - low, 0), np.maximum(high - mean, 0)]
+            color, marker = style.look_of(arm, arms)
+            axis.errorbar(x, mean, yerr=errors, marker=marker, ms=3.5, lw=1.1, elinewidth=0.9, color=color)
         axis.set_xticks(range(1, summary["rounds"] + 1))
         axis.set_ylim(0, 102)
-    axes[0, 0].set_ylabel("right answers, %")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="upper center", ncols=min(4, len(labels)), bbox_to_anchor=(0.5, 0.0))
-    drawn.supxlabel("attempt (the first, then corrections of the one before)", fontsize=9)
-    drawn.suptitle(
-        f"Does a third look help? 95% intervals over seeds and problems. Profile {summary['profile']}",
-        y=1.0,
-        fontsize=10.5,
-    )
-    drawn.tight_layout()
+    drawn.supylabel("right answers, %")
+    looks = [(name_of(arm), *style.look_of(arm, arms)) for arm in arms]
+    handles = [style.key(name, color=color, marker=marker) for name, color, marker in looks]
+    title = f"Right answers by round, 95% intervals over seeds and problems. Profile {summary['profile']}"
+    style.finish(drawn, title, "attempt: the first, then corrections of the one before", handles, spare)
     return drawn

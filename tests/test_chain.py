@@ -15,6 +15,7 @@ import pytest
 
 from mgrpo_lib import report, store
 from mgrpo_lib.config import ROOT, load_config
+from mgrpo_lib.figures import FIGURES
 from mgrpo_lib.runner import plan
 
 
@@ -137,8 +138,9 @@ def test_executed_copies_tables_and_figures_are_there(out, cfg):
         assert ("image/png" in text) == (job.notebook not in ("01_data", "05_benchmarks")), "figures show in the copies"
     for name in report.TABLES:
         assert (results / f"{name}.md").read_text().startswith("| ") and (results / f"{name}.csv").exists()
-    drawn = ("method", "learning_curves", "collapse", "attempts", "transitions", "contrasts")
-    for name in (*drawn, "hypotheses", "controls", "budgets"):
+        assert "\\bottomrule" in (results / f"{name}.tex").read_text()
+    assert set(json.loads((figures / "captions.json").read_text())) == set(FIGURES)
+    for name in FIGURES:
         for kind in ("png", "svg"):
             assert (figures / f"{name}.{kind}").stat().st_size > 5000
     assert not list(out.rglob("*.partial*")) and not list(results.rglob("*.running.ipynb"))

@@ -141,7 +141,7 @@ def test_committed_rounds_are_those_of_this_code(path, tmp_path, monkeypatch):
     summary = store.read_json(path)
     assert summary == rounds.finished(cfg, summary["rounds"]), "run notebook 07 where the models are, and commit"
     monkeypatch.setattr(store, "write_json", lambda *_: None)
-    monkeypatch.setattr(rounds.figures, "save", lambda *_: None)
+    monkeypatch.setattr(rounds.style, "save", lambda *_: None)
     assert rounds.summarise(cfg, summary["rounds"]) == summary
     table = {(row["arm"], row["benchmark"]): row for row in store.read_json(cfg.results / "summary.json")["rows"]}
     for row in summary["rows"]:
