@@ -173,6 +173,8 @@ def measure_rounds(cfg: Config, count: int = rounds.ROUNDS) -> dict:
     Raises:
         FileNotFoundError: a model is not trained with these parameters, or is not at hand.
     """
+    if done := rounds.finished(cfg, count):
+        return done
     for run in store.all_runs(cfg):
         manifest, key = rounds.manifest_of(run), rounds.rounds_key(run, count)
         if store.finished(manifest, key):
