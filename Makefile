@@ -13,7 +13,7 @@ OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--see
 STAMP = .venv/.ready
 
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor reproduce plan test test-colab test-browser fuzz kill-test lint format figures html badges lab lock licences audit newest clean
+.PHONY: help setup doctor reproduce plan test test-colab test-extra test-browser fuzz kill-test lint format figures html badges lab lock licences audit newest clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ test: $(STAMP)  ## all tests: units, invariants against TRL, notebooks, the whol
 
 test-colab: $(STAMP)  ## set-up cell and notebooks in fresh environments like Colab's (minutes; 8 GB for a while)
 	@.venv/bin/python tests/colab_real.py $(if $(PYTHON),--python "$(PYTHON)")
+
+test-extra: $(STAMP)  ## notebooks 07 and 08, which the chain leaves out, from top to bottom (minutes)
+	@.venv/bin/python tests/notebooks_real.py
 
 test-browser: $(STAMP)  ## notebooks in JupyterLab, in a real browser, as pictures in tests/screenshots/ (minutes; installs Chromium if there is none)
 	@.venv/bin/python tests/browser.py

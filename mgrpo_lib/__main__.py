@@ -61,12 +61,14 @@ def run() -> int:
 
 def redraw(cfg) -> int:
     """Tables, figures and, for the reference run, README's results."""
-    from mgrpo_lib import figures, report, store  # matplotlib and pandas
+    from mgrpo_lib import figures, report, rounds, store  # matplotlib and pandas
 
     with store.only_one(cfg.results):
         report.summarise(cfg)
         for path in figures.draw_all(cfg):
             print(path)
+        if rounds.measured(cfg):
+            rounds.summarise(cfg)
         if report.is_reference(cfg) and report.update_readme(cfg):
             print("README.md: results updated")
     print((cfg.results / "table.md").read_text(encoding="utf-8"))

@@ -82,7 +82,7 @@ def test_in_the_locked_environment_nothing_is_to_do():
     installed = colab.versions()
     unmet = colab.unmet(ASKED, installed, lambda name: metadata.requires(name) or ())
     assert not unmet
-    assert not any(text.startswith(("ipykernel", "jupyterlab")) for text in ASKED)
+    assert not any(text.startswith(("ipykernel", "ipywidgets", "jupyterlab")) for text in ASKED)
     assert {"numpy", "torch"} <= colab.kept(installed, (), PINS)
 
 

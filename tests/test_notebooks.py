@@ -18,6 +18,7 @@ from tools.badges import SETUP, repository
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 NAMES = ["00_overview", "01_data", "02_base_model", "03_grpo", "04_mgrpo", "05_benchmarks", "06_figures"]
+NAMES += ["07_explore", "08_your_own"]  # to play with; no part of the chain
 BANNED = r"\binput\(|notebook_login|getpass|os\.chdir|!nohup|!pip|%cd|/(home|root)/|C:\\"
 
 

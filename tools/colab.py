@@ -23,7 +23,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
 NEVER = ("torch", "torchvision", "torchaudio", "triton", "numpy")  # and the nvidia-* and cuda-* packages of torch
-NOT_HERE = ("ipykernel", "jupyterlab")  # Colab has its own
+NOT_HERE = ("ipykernel", "ipywidgets", "jupyterlab")  # Colab has its own
 AS_LOCKED = ("accelerate", "peft", "transformers", "trl")  # the trainer is tested with these; others may be newer
 COLABS = ("matplotlib", "pandas", "pyarrow")  # its kernel has loaded them before the first cell runs
 FITS_WITH = {"datasets": "pyarrow"}  # where the one that stays is older than the lock's, so must this be
