@@ -13,7 +13,7 @@ OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--see
 STAMP = .venv/.ready
 
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor reproduce plan test test-colab test-extra test-browser fuzz kill-test lint format figures html badges lab lock licences audit newest clean
+.PHONY: help setup doctor reproduce plan test test-colab test-extra test-browser benchmark fuzz kill-test lint format figures html badges lab lock licences audit newest clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ test-extra: $(STAMP)  ## notebooks 07 and 08, which the chain leaves out, from t
 
 test-browser: $(STAMP)  ## notebooks in JupyterLab, in a real browser, as pictures in tests/screenshots/ (minutes; installs Chromium if there is none)
 	@.venv/bin/python tests/browser.py
+
+benchmark: $(STAMP)  ## what a joint step costs per token beside plain TRL GRPO, and how it grows; on idle cores (a quarter of an hour)
+	@OMP_NUM_THREADS=1 .venv/bin/python benchmarks/step_cost.py
 
 fuzz: $(STAMP)  ## hostile text for the verifier: N texts (100000, minutes) in families, from SEED; one core
 	@.venv/bin/python tests/fuzz_rewards.py $(or $(N),100000) $(or $(SEED),0)

@@ -1,5 +1,7 @@
-"""What a joint MGRPO step costs per generated token, beside plain TRL GRPO and beside the naive two calls of it:
-`python benchmarks/step_cost.py --model miniature`, or `135m` (SmolLM2-135M's shape with random weights and LoRA).
+"""What a joint MGRPO step costs per generated token, beside plain TRL GRPO and beside the naive two calls of it: `make
+benchmark`, or `python benchmarks/step_cost.py miniature 135m growth`. ``135m`` has SmolLM2-135M's shape, random weights
+and LoRA; ``growth`` is how cost grows with the tokens, G, H, layers, length and size, on a small model. Numbers go to
+`benchmarks/results/`, the figure is drawn from them.
 
 All arms step in turn in one process, from the same weights (the learning rate is 0), with the same random numbers, so
 what they sample for the questions is the same, token for token; only the ratios of a round count, since a machine's
@@ -18,8 +20,10 @@ import argparse
 import json
 import random
 import statistics
+import tempfile
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from datasets import Dataset
@@ -32,11 +36,13 @@ from mgrpo_lib.arguments import MGRPOConfig
 from mgrpo_lib.corrections import choose_drafts
 from mgrpo_lib.prompts import PHRASES, correction_ids, guidance
 from mgrpo_lib.rewards import accuracy_reward
+from mgrpo_lib.store import TRAINING_CODE, environment
 from mgrpo_lib.trainer import MGRPOTrainer
 
 ARMS = ("grpo", "grpo_matched", "naive", "mgrpo")
 PHASES = ("generation", "scoring", "forward_backward", "rest")
 EOS = 1  # the miniature's tokenizer is used for both
+RESULTS = Path(__file__).parent / "results"
 
 
 class Lengths(LogitsProcessor):
@@ -97,9 +103,11 @@ MODELS = {  # hidden size, layers, heads, key and value heads, vocabulary
 class Case:
     """One shape of work: the model, its questions, and the trainers of the arms."""
 
-    def __init__(self, model: str, prompts: int, g: int, h: int, drafts: int, cap: int, layers: int = 2, device="cpu"):
+    def __init__(
+        self, model: str, prompts: int, g: int, h: int, drafts: int, cap: int, layers: int, device="cpu", only: str = ""
+    ):
         self.model_name, self.cap, self.g, self.h, self.drafts, self.layers = model, cap, g, h, drafts, layers
-        self.device = device
+        self.device, self.scratch = device, tempfile.mkdtemp()
         self.tokenizer = miniature.make_tokenizer(PHRASES)
         rng = random.Random(0)
         if model == "miniature":
@@ -116,37 +124,28 @@ class Case:
             ]
         self.rows, self.prompts = rows, prompts
         self.dataset = Dataset.from_list(rows)
-        self.trainers = {
-            "grpo": self._trainer(GRPOTrainer, GRPOConfig, g, prompts * g),
-            "grpo_matched": self._trainer(GRPOTrainer, GRPOConfig, g + drafts * h, prompts * g, split=True),
-            "naive": self._trainer(GRPOTrainer, GRPOConfig, g, prompts * g),
-            "second": self._trainer(GivenPrompts, GRPOConfig, h, prompts * drafts * h),
-            "mgrpo": self._trainer(
-                MGRPOTrainer,
-                MGRPOConfig,
-                g,
-                prompts * g,
-                num_layers=layers,
-                num_corrections=h,
-                drafts_per_prompt=drafts,
-            ),
+        rows, correct = prompts * g, {"num_layers": layers, "num_corrections": h, "drafts_per_prompt": drafts}
+        kinds = {
+            "grpo": (GRPOTrainer, GRPOConfig, g, rows, {}),
+            "grpo_matched": (GRPOTrainer, GRPOConfig, g + drafts * h, prompts * (g + drafts * h), {}),
+            "naive": (GRPOTrainer, GRPOConfig, g, rows, {}),
+            "second": (GivenPrompts, GRPOConfig, h, prompts * drafts * h, {}),
+            "mgrpo": (MGRPOTrainer, MGRPOConfig, g, rows, correct),
         }
+        self.trainers = {name: self._trainer(*kind) for name, kind in kinds.items() if only in ("", name)}
 
     def _model(self):
         if self.model_name == "miniature":
             return miniature.shipped_base(PHRASES)[0].to(self.device)
         return small_llama(*MODELS[self.model_name]).to(self.device, torch.bfloat16 if self.device == "cuda" else None)
 
-    def _trainer(self, kind, arguments, generations: int, micro: int, split: bool = False, **layers):
-        rows = self.prompts * generations if split else micro
-        pieces = -(-rows // micro)
-        while rows % pieces:
-            pieces += 1
+    def _trainer(self, kind, arguments, generations: int, rows: int, layers: dict):
+        pieces = -(-rows // (self.prompts * self.g))  # micro-batches of as many rows as layer 1 has
         trainer = kind(
             model=self._model(),
             reward_funcs=accuracy_reward if self.model_name == "miniature" else coin,
             args=arguments(
-                output_dir="/tmp/mgrpo-benchmark",
+                output_dir=self.scratch,
                 per_device_train_batch_size=rows // pieces,
                 gradient_accumulation_steps=pieces,
                 num_generations=generations,
@@ -354,18 +353,130 @@ def quartiles(values: list[float]) -> dict[str, float]:
     return {"median": middle, "lower": low, "upper": high}
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", default="miniature")
+GROWTH = {  # one thing changes, the rest is as in the first
+    "prompts": [{"prompts": n} for n in (2, 4, 8, 16, 32)],
+    "g": [{"g": n} for n in (4, 8, 16)],
+    "h": [{"h": n} for n in (2, 4, 8)],
+    "layers": [{"layers": n} for n in (1, 2, 3)],
+    "cap": [{"cap": n} for n in (32, 64, 128)],
+    "model": [{"model": name} for name in ("small", "30m")],
+}
+SHAPE = {"model": "small", "prompts": 8, "g": 8, "h": 4, "drafts": 2, "cap": 64, "layers": 2}
+
+
+def growth(rounds: int) -> list[dict]:
+    """Seconds and tokens of our step as one thing grows; medians of `rounds` steps."""
+    rows = []
+    for name, changes in GROWTH.items():
+        for change in changes:
+            case = Case(**{**SHAPE, **change}, only="mgrpo")
+            steps = [case.step("mgrpo", round_) for round_ in range(rounds + 1)][1:]
+            row = {"what": name, "value": str(change[name]), "tokens": statistics.mean(s["tokens"] for s in steps)}
+            rows.append({**row, "seconds": statistics.median(s["total"] for s in steps)})
+            print(rows[-1], flush=True)
+    return rows
+
+
+def line_of(rows: list[dict]) -> dict[str, float]:
+    """Least squares: seconds = fixed + per_token * tokens, and the share of the variance that it explains."""
+    tokens, seconds = ([row[name] for row in rows] for name in ("tokens", "seconds"))
+    per_token, fixed = statistics.linear_regression(tokens, seconds)
+    return {
+        "fixed_seconds": fixed,
+        "ms_per_token": 1e3 * per_token,
+        "r_squared": statistics.correlation(tokens, seconds) ** 2,
+        "range": max(tokens) / min(tokens),
+    }
+
+
+def table() -> str:
+    """The result files as Markdown."""
+    lines = [
+        "Generated by `make benchmark`; medians of rounds, quartiles in brackets. Ratios are per generated token, round by round.",
+        "",
+    ]
+    lines += [
+        "| model | arm | of grpo | of grpo_matched | ms a token | graph, MiB |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for model in ("miniature", "135m"):
+        for arm, row in json.loads((RESULTS / f"{model}.json").read_text())["arms"].items():
+            ratios = [row[f"ratio_to_{other}"] for other in ("grpo", "grpo_matched")]
+            cells = [f"{r['median']:.2f} [{r['lower']:.2f}, {r['upper']:.2f}]" for r in ratios]
+            cells += [f"{row['ms_per_token']['median']:.3g}", f"{row['peak_graph_bytes'] / 2**20:.0f}"]
+            lines.append(f"| {model} | {arm} | {' | '.join(cells)} |")
+    growth = json.loads((RESULTS / "growth.json").read_text())
+    line = growth["line"]
+    lines += [
+        "",
+        f"Our step against the tokens that it samples, over a {line['range']:.0f}-fold range: {line['fixed_seconds']:.3f} s + "
+        f"{line['ms_per_token']:.3f} ms a token, R² = {line['r_squared']:.4f}.",
+        "",
+    ]
+    lines += ["| what grows | to | tokens | seconds |", "| --- | --- | --- | --- |"]
+    lines += [f"| {r['what']} | {r['value']} | {r['tokens']:.0f} | {r['seconds']:.2f} |" for r in growth["rows"]]
+    return "\n".join(lines) + "\n"
+
+
+def draw() -> None:
+    """Phases of each arm's cost, and seconds against tokens, from the result files; the table beside it."""
+    (RESULTS / "step_cost.md").write_text(table(), encoding="utf-8")
+    import matplotlib.pyplot as plt
+
+    from mgrpo_lib.style import use_style
+
+    use_style()
+    found = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in ("miniature", "135m", "growth")}
+    figure, axes = plt.subplots(1, 3, figsize=(7, 2.7), layout="constrained")
+    for axis, name in zip(axes, ("miniature", "135m"), strict=False):
+        arms, base = found[name]["arms"], found[name]["arms"]["grpo"]["ms_per_token"]["median"]
+        left = [0.0] * len(arms)
+        for phase, color in zip(PHASES, ("#56B4E9", "#000000", "#E69F00", "#BBBBBB"), strict=True):
+            widths = [arm["phases_ms_per_token"][phase] / base for arm in arms.values()]
+            axis.barh(list(arms), widths, left=left, color=color, label=phase.replace("_", " and "))
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+        axis.axvline(1, color="black", lw=0.8, ls=":")
+        axis.invert_yaxis()
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("cost of a generated token (grpo = 1)", fontsize=8)
+    axes[1].set_yticklabels([])
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=4, fontsize=8, frameon=False)
+    rows = [row for row in found["growth"]["rows"] if row["what"] == "prompts"]
+    fit = found["growth"]["line"]
+    axes[2].plot([r["tokens"] for r in rows], [r["seconds"] for r in rows], "o", color="#D55E00")
+    ends = [min(r["tokens"] for r in rows), max(r["tokens"] for r in rows)]
+    axes[2].plot(ends, [fit["fixed_seconds"] + fit["ms_per_token"] / 1e3 * t for t in ends], color="#D55E00", lw=1)
+    axes[2].set_title(f"linear in tokens: $R^2$ = {fit['r_squared']:.3f}", fontsize=9)
+    axes[2].set_xlabel("generated tokens in a step", fontsize=8)
+    axes[2].set_ylabel("seconds", fontsize=8)
+    figure.savefig(RESULTS / "step_cost.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", default=["miniature", "135m", "growth"])
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--g", type=int, default=8)
-    parser.add_argument("--h", type=int, default=4)
-    parser.add_argument("--drafts", type=int, default=2)
-    parser.add_argument("--cap", type=int, default=64)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", default="")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     given = parser.parse_args()
-    case = Case(given.model, given.prompts, given.g, given.h, given.drafts, given.cap, device=given.device)
-    result = compare(case, given.rounds)
-    print(json.dumps(result, indent=1))
+    RESULTS.mkdir(exist_ok=True)
+    for what in given.what:
+        where = {"environment": environment(), "training_code": TRAINING_CODE, "device": given.device}
+        if what == "growth":
+            rows = growth(3)
+            found = {"rows": rows, "line": line_of([row for row in rows if row["what"] == "prompts"])}
+        else:
+            shape = {**SHAPE, "model": what, **({"prompts": 2, "cap": 96} if what == "135m" else {})}
+            found = {"shape": shape, "rounds": given.rounds}
+            found["arms"] = compare(Case(**shape, device=given.device), given.rounds)
+            for arm, row in found["arms"].items():
+                print(
+                    f"{arm:13} {row['ms_per_token']['median']:8.3f} ms a token  x{row['ratio_to_grpo']['median']:.2f} of grpo  "
+                    f"x{row['ratio_to_grpo_matched']['median']:.2f} of grpo_matched  graph {row['peak_graph_bytes'] / 2**20:.0f} MiB"
+                )
+        (RESULTS / f"{what}.json").write_text(json.dumps({**found, **where}, indent=1) + "\n")
+    if all((RESULTS / f"{name}.json").exists() for name in ("miniature", "135m", "growth")):
+        draw()
+
+
+if __name__ == "__main__":
+    main()

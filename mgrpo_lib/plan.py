@@ -111,7 +111,7 @@ ASSUMPTIONS = [
     "4 bits: NF4 with double quantisation on all linear layers; embeddings, output head, norms and biases stay in 16 bits",
     "LoRA on all linear layers but the head, float32: weight, gradient, two Adam states, a copy of the start: 20 bytes each",
     "the reference model is the policy without its adapter; with full training and beta > 0 a second one in float32",
-    "both layers' graphs are kept until the joint backward pass; attention never holds scores of length x length",
+    "one layer's graph is held at a time, a later layer's cut to no more than the first one's; attention never holds scores of length x length",
     "a warm-up (sft_steps) and vLLM, which holds weights of its own, are not counted",
     f"logits in training by TRL's chunked head, {TILE:,} at a time; in sampling one position a row, four copies",
     f"{CONTEXT_GIB} GiB for CUDA, and {FRAGMENTATION:.0%} of activations and cache lost to fragmentation",
@@ -315,12 +315,14 @@ def _activations(model: Model, cfg: Config, joint: list[Batch]) -> dict[str, flo
     width, parts = _width(cfg), cfg.prompts_per_step * cfg.num_generations // cfg.micro_batch_size
     lengths = [math.ceil(b.rows / parts) * (b.longest + cfg.max_completion_length) for b in joint]
     one_block = width * (18 * model.hidden + 4 * model.intermediate + 2 * model.kv)
-    everything = sum(lengths) if cfg.schedule == "joint" else max(lengths)
+    # a joint step cuts a later layer into pieces of no more than the first layer's micro-batch, or of one row
+    single = max(b.longest + cfg.max_completion_length for b in joint)
+    everything = max(lengths[0], single) if cfg.schedule == "joint" else max(lengths)
     scored = max(math.ceil(b.rows / parts) for b in joint) * cfg.max_completion_length
     head = width * min(TILE, scored * model.vocabulary) + scored * model.hidden * (4 + width)
     if not cfg.gradient_checkpointing:
         return {"activations": everything * model.layers * one_block, "logits": head}
-    kept = everything * model.layers * width * model.hidden + max(lengths) * one_block
+    kept = everything * model.layers * width * model.hidden + everything * one_block
     return {"activations, recomputed": kept, "logits": head}
 
 
