@@ -465,7 +465,7 @@ def main() -> None:
             rows = growth(3)
             found = {"rows": rows, "line": line_of([row for row in rows if row["what"] == "prompts"])}
         else:
-            shape = {**SHAPE, "model": what, **({"prompts": 2, "cap": 96} if what == "135m" else {})}
+            shape = {**SHAPE, "model": what, **({"prompts": 1, "cap": 64} if what == "135m" else {})}
             found = {"shape": shape, "rounds": given.rounds}
             found["arms"] = compare(Case(**shape, device=given.device), given.rounds)
             for arm, row in found["arms"].items():
