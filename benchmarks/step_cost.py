@@ -223,6 +223,8 @@ class Case:
 def timed(trainer, clock, case: Case, round_: int, sampled: dict):
     """The trainer with its parts timed, and with ragged lengths where the model would never stop by itself."""
     model = trainer.accelerator.unwrap_model(trainer.model)
+    if case.model_name != "miniature":
+        model = model.get_base_model()  # below the adapter: our trainer puts its own `generate` on top for a while
     plain = {
         name: getattr(trainer, name)
         for name in ("_generate_single_turn", "_calculate_rewards", "_prepare_inputs", "training_step")

@@ -248,12 +248,14 @@ def begin(out: Path) -> subprocess.Popen:
 def test_stopped_or_bereft_of_a_kernel_it_says_so_and_the_same_command_goes_on(out, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
-    (copy / "results" / "smoke" / "runs" / "01_data.ipynb").unlink()
-
-    chain = begin(copy)
-    left = descendants(chain.pid)
-    os.killpg(chain.pid, signal.SIGINT)  # what Ctrl-C does
-    text, _ = chain.communicate(timeout=60)
+    for _ in range(5):  # on a busy machine the notebook may have ended before it is stopped
+        (copy / "results" / "smoke" / "runs" / "01_data.ipynb").unlink()
+        chain = begin(copy)
+        left = descendants(chain.pid)
+        os.killpg(chain.pid, signal.SIGINT)  # what Ctrl-C does
+        text, _ = chain.communicate(timeout=60)
+        if chain.returncode != 0:
+            break
     assert chain.returncode == 130 and "Traceback" not in text, text
     assert "Stopping 01_data" in text and "the same command goes on from there" in text
     assert not psutil.wait_procs(left, timeout=30)[1], "no kernel is left"
