@@ -1,6 +1,6 @@
 """What a joint MGRPO step costs per generated token, beside plain TRL GRPO and beside the naive two calls of it: `make
 benchmark`, or `python benchmarks/step_cost.py miniature 135m growth`. ``135m`` has SmolLM2-135M's shape, random weights
-and LoRA; ``growth`` is how cost grows with the tokens, G, H, layers, length and size, on a small model. Numbers go to
+and LoRA; ``growth`` is how cost grows with the tokens, G, H, layers and length, on a small model. Numbers go to
 `benchmarks/results/`, the figure is drawn from them.
 
 All arms step in turn in one process, from the same weights (the learning rate is 0), with the same random numbers, so
@@ -95,7 +95,6 @@ def small_llama(hidden: int, layers: int, heads: int, key_value_heads: int, voca
 
 MODELS = {  # hidden size, layers, heads, key and value heads, vocabulary
     "small": (128, 4, 4, 2, 512),
-    "30m": (384, 12, 6, 3, 16384),
     "135m": (576, 30, 9, 3, 49152),
 }
 
@@ -360,8 +359,7 @@ GROWTH = {  # one thing changes, the rest is as in the first
     "g": [{"g": n} for n in (4, 8, 16)],
     "h": [{"h": n} for n in (2, 4, 8)],
     "layers": [{"layers": n} for n in (1, 2, 3)],
-    "cap": [{"cap": n} for n in (32, 64, 128)],
-    "model": [{"model": name} for name in ("small", "30m")],
+    "cap": [{"cap": n} for n in (32, 64)],
 }
 SHAPE = {"model": "small", "prompts": 8, "g": 8, "h": 4, "drafts": 2, "cap": 64, "layers": 2}
 
@@ -391,6 +389,10 @@ def line_of(rows: list[dict]) -> dict[str, float]:
     }
 
 
+def measured() -> list[str]:
+    return [name for name in ("miniature", "135m") if (RESULTS / f"{name}.json").exists()]
+
+
 def table() -> str:
     """The result files as Markdown."""
     lines = [
@@ -401,7 +403,7 @@ def table() -> str:
         "| model | arm | of grpo | of grpo_matched | ms a token | graph, MiB |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for model in ("miniature", "135m"):
+    for model in measured():
         for arm, row in json.loads((RESULTS / f"{model}.json").read_text())["arms"].items():
             ratios = [row[f"ratio_to_{other}"] for other in ("grpo", "grpo_matched")]
             cells = [f"{r['median']:.2f} [{r['lower']:.2f}, {r['upper']:.2f}]" for r in ratios]
@@ -428,9 +430,9 @@ def draw() -> None:
     from mgrpo_lib.style import use_style
 
     use_style()
-    found = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in ("miniature", "135m", "growth")}
-    figure, axes = plt.subplots(1, 3, figsize=(7, 2.7), layout="constrained")
-    for axis, name in zip(axes, ("miniature", "135m"), strict=False):
+    found = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in (*measured(), "growth")}
+    figure, axes = plt.subplots(1, len(found), figsize=(7, 2.7), layout="constrained")
+    for axis, name in zip(axes, measured(), strict=False):
         arms, base = found[name]["arms"], found[name]["arms"]["grpo"]["ms_per_token"]["median"]
         left = [0.0] * len(arms)
         for phase, color in zip(PHASES, ("#56B4E9", "#000000", "#E69F00", "#BBBBBB"), strict=True):
@@ -441,16 +443,17 @@ def draw() -> None:
         axis.invert_yaxis()
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("cost of a generated token (grpo = 1)", fontsize=8)
-    axes[1].set_yticklabels([])
+    for axis in axes[1:-1]:
+        axis.set_yticklabels([])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=4, fontsize=8, frameon=False)
     rows = [row for row in found["growth"]["rows"] if row["what"] == "prompts"]
     fit = found["growth"]["line"]
-    axes[2].plot([r["tokens"] for r in rows], [r["seconds"] for r in rows], "o", color="#D55E00")
+    axes[-1].plot([r["tokens"] for r in rows], [r["seconds"] for r in rows], "o", color="#D55E00")
     ends = [min(r["tokens"] for r in rows), max(r["tokens"] for r in rows)]
-    axes[2].plot(ends, [fit["fixed_seconds"] + fit["ms_per_token"] / 1e3 * t for t in ends], color="#D55E00", lw=1)
-    axes[2].set_title(f"linear in tokens: $R^2$ = {fit['r_squared']:.3f}", fontsize=9)
-    axes[2].set_xlabel("generated tokens in a step", fontsize=8)
-    axes[2].set_ylabel("seconds", fontsize=8)
+    axes[-1].plot(ends, [fit["fixed_seconds"] + fit["ms_per_token"] / 1e3 * t for t in ends], color="#D55E00", lw=1)
+    axes[-1].set_title(f"linear in tokens: $R^2$ = {fit['r_squared']:.3f}", fontsize=9)
+    axes[-1].set_xlabel("generated tokens in a step", fontsize=8)
+    axes[-1].set_ylabel("seconds", fontsize=8)
     figure.savefig(RESULTS / "step_cost.png")
 
 
@@ -476,7 +479,7 @@ def main() -> None:
                     f"x{row['ratio_to_grpo_matched']['median']:.2f} of grpo_matched  graph {row['peak_graph_bytes'] / 2**20:.0f} MiB"
                 )
         (RESULTS / f"{what}.json").write_text(json.dumps({**found, **where}, indent=1) + "\n")
-    if all((RESULTS / f"{name}.json").exists() for name in ("miniature", "135m", "growth")):
+    if measured() and (RESULTS / "growth.json").exists():
         draw()
 
 
