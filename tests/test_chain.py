@@ -237,7 +237,15 @@ def begin(out: Path) -> subprocess.Popen:
     """A chain whose next notebook has a kernel."""
     command = [sys.executable, "-m", "mgrpo_lib", "reproduce", "--profile", "smoke", "--out", str(out)]
     chain = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        ),  # a job in the background of a shell ignores it
     )
     while not kernels(chain.pid):
         assert chain.poll() is None, chain.communicate()[0]
