@@ -169,7 +169,21 @@ def _read(manifest: Path) -> list[dict]:
 
 
 class Explorer:
-    """The records of a results folder, to be looked at one by one. See `explore`.
+    """Every attempt of an experiment, to be paged through: choose arm, seed, benchmark and transition.
+
+    The last line of a notebook's cell shows it: as widgets where ipywidgets and the viewer have them, and else as HTML
+    with the first records; in a terminal print it.
+
+    Args:
+        results: a results folder, or the profile whose results are in the repository.
+        arm, seed, benchmark, transition: what is shown first. By default MGRPO, its first seed, the test set where most
+            wrong answers were mended, and all transitions (`TRANSITIONS`).
+        widgets: False: the plain page alone, for a notebook that is saved as HTML and read without its kernel.
+
+    Raises:
+        FileNotFoundError: no records are there.
+        ValueError: an arm, seed, benchmark or transition that is not there, with those that are; or records that are
+            not those of their manifest.
 
     Attributes:
         runs: the manifest of each run's records, by arm and seed (None: the base model).
@@ -376,31 +390,7 @@ class _Panel:
         )
 
 
-def explore(
-    results: str | Path,
-    arm: str | None = None,
-    seed: int | None = None,
-    benchmark: str | None = None,
-    transition: str | None = None,
-    widgets: bool = True,
-) -> Explorer:
-    """Every attempt of an experiment, to be paged through: choose arm, seed, benchmark and transition.
-
-    The last line of a notebook's cell shows it: as widgets where ipywidgets and the viewer have them, and else as HTML
-    with the first records; in a terminal print it.
-
-    Args:
-        results: a results folder, or the profile whose results are in the repository.
-        arm, seed, benchmark, transition: what is shown first. By default MGRPO, its first seed, the test set where most
-            wrong answers were mended, and all transitions (`TRANSITIONS`).
-        widgets: False: the plain page alone, for a notebook that is saved as HTML and read without its kernel.
-
-    Raises:
-        FileNotFoundError: no records are there.
-        ValueError: an arm, seed, benchmark or transition that is not there, with those that are; or records that are
-            not those of their manifest.
-    """
-    return Explorer(results, arm, seed, benchmark, transition, widgets)
+explore = Explorer  # reads as a call in a notebook
 
 
 def _chosen(kind: str, wanted: Any, valid: Sequence, default: Any) -> Any:

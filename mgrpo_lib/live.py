@@ -5,6 +5,7 @@ papermill and in a terminal; and a tracker, if one is asked for. Nothing here ch
 import importlib
 import io
 import os
+import textwrap
 import time
 from collections import deque
 from collections.abc import Callable
@@ -88,9 +89,9 @@ class Report(TrainerCallback):
         """Puts the curves so far, under the line, in the place of the ones before."""
         from mgrpo_lib.figures import plt, training_curves  # slow to load, and lines need none of it
 
-        step, what, rate, to_go = line.split("  ")
-        steps, title = [entry for entry in self.history if "loss" in entry], f"{self.name}, {step}: {to_go} ({rate})"
-        figure, file = training_curves(pd.DataFrame(steps), f"{title}\n{what}"), io.BytesIO()
+        steps = [entry for entry in self.history if "loss" in entry]
+        figure = training_curves(pd.DataFrame(steps), textwrap.fill(f"{self.name}, {line}", 110))
+        file = io.BytesIO()
         figure.savefig(file, format="png", dpi=110)
         plt.close(figure)
         image = Image(file.getvalue(), format="png", width=990, alt=line)

@@ -26,10 +26,11 @@ SYSTEM_PROMPT = (
     "After the </think> tag, the Assistant must provide the final answer within \\boxed{}."
 )
 
-# For a model without a chat template, such as a base model: the roles that the paper's system prompt speaks of, by name. No blank
-# at the end: in most vocabularies it belongs to the next word's token
+# For a model without a chat template, such as a base model: the roles that the paper's system prompt speaks of, by name. The
+# assistant's has no blank behind it: in most vocabularies that belongs to the next word's token
 PLAIN_TURNS = (
-    "{% for m in messages %}{{ m['content'] if m['role'] == 'system' else m['role'].capitalize() + ': ' + m['content'] }}"
+    "{% for m in messages %}{{ m['content'] if m['role'] == 'system' else "
+    "m['role'].capitalize() + (':' if m['role'] == 'assistant' else ': ') + m['content'] }}"
     "{{ eos_token if m['role'] == 'assistant' else '' }}\n{% endfor %}{{ 'Assistant:' if add_generation_prompt else '' }}"
 )
 

@@ -65,7 +65,7 @@ METRICS = {
     "reward": "mean reward of the layer's completions",
     "reward_std": "its standard deviation",
     "frac_reward_zero_std": "share of groups whose rewards are all equal: no signal",
-    "entropy": "mean entropy of the policy's next-token distribution",
+    "entropy": "mean entropy of the policy's next-token distribution; in a joint step of the rows that move it",
     "kl": "mean k3 estimate of the divergence from the base model",
     "completions/mean_length": "tokens of a completion",
     "completions/clipped_ratio": "share of completions cut off at the length limit",

@@ -23,6 +23,7 @@ How this departs from the paper, as far as the paper is known:
 """
 
 import hashlib
+import inspect
 import random
 from collections import defaultdict, deque
 from contextlib import contextmanager, nullcontext
@@ -30,6 +31,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from accelerate.utils import DistributedType
 from datasets import Dataset
+from peft import PeftModel
 from transformers import DynamicCache
 from trl import GRPOTrainer
 
@@ -47,10 +49,20 @@ MEAN_OVER_ROWS = ("grpo", "dr_grpo", "sapo", "luspo")  # loss types that divide 
 MEAN_OVER_TOKENS = ("bnpo",)  # that divide by the number of tokens in each micro-batch
 
 
+def can_share_prefill(model) -> bool:
+    """Whether what the model keeps of a prompt are keys and values, which can be copied (the states of recurrent layers
+    cannot), and its forward pass takes them.
+    """
+    bare = model.get_base_model() if isinstance(model, PeftModel) else model
+    layers = set(getattr(bare.config.get_text_config(), "layer_types", None) or ())
+    taken = inspect.signature(bare.forward).parameters
+    return layers <= {"full_attention", "sliding_attention"} and {"past_key_values", "logits_to_keep"} <= taken.keys()
+
+
 @contextmanager
 def one_prefill(model, copies: int):
     """Meanwhile `model.generate` reads each prompt once for the `copies` rows in a row that begin with it."""
-    generate = model.generate
+    generate, own = model.generate, vars(model).get("generate")
 
     def from_one_cache(input_ids, attention_mask, **kwargs):
         seen, mask = input_ids[::copies, :-1], attention_mask[::copies, :-1]
@@ -65,6 +77,8 @@ def one_prefill(model, copies: int):
         yield
     finally:
         del model.generate
+        if own is not None:
+            model.generate = own
 
 
 class MGRPOTrainer(GRPOTrainer):
@@ -155,14 +169,11 @@ class MGRPOTrainer(GRPOTrainer):
         """TRL's; but the H corrections of a draft begin from one reading of (question, draft, phrase)."""
         arguments = prompt_ids, images, multimodal_fields, num_generations, has_tool_images
         # where the weights are cut among processes, only TRL's own call gathers them
-        whole = self.accelerator.distributed_type in (
-            DistributedType.NO,
-            DistributedType.MULTI_CPU,
-            DistributedType.MULTI_GPU,
-        )
-        if self._layer == 1 or self.use_vllm or self.use_transformers_continuous_batching or not whole:
-            return super()._generate_single_turn(*arguments)
+        cut = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        elsewhere = self.use_vllm or self.use_transformers_continuous_batching
         model = self.accelerator.unwrap_model(self.model_wrapped)
+        if self._layer == 1 or elsewhere or cut or not can_share_prefill(model):
+            return super()._generate_single_turn(*arguments)
         with one_prefill(model, self.args.num_corrections):
             return super()._generate_single_turn(*arguments)
 
@@ -287,10 +298,14 @@ class MGRPOTrainer(GRPOTrainer):
         """(rows,) bool: the rows that move the policy. Without an advantage a row does so only through a KL term, an
         entropy bonus or a router's loss; and the quantile of entropies is taken over all rows.
         """
-        all_do = self.beta != 0.0 or self._entropy_bonus_enabled or self.aux_loss_enabled
-        if all_do or self.top_entropy_quantile < 1.0:
+        if self.beta != 0.0 or self._needs_whole_batches:
             return torch.ones_like(batch["advantages"], dtype=torch.bool)
         return batch["advantages"] != 0.0
+
+    @property
+    def _needs_whole_batches(self) -> bool:
+        """Whether TRL takes a mean or a quantile over the rows of a micro-batch that no ``share`` puts right."""
+        return self._entropy_bonus_enabled or self.aux_loss_enabled or self.top_entropy_quantile < 1.0
 
     # ------------------------------------------------------------------------------------------ a correction layer
     def _correct(self, layer: int) -> dict[str, torch.Tensor]:
@@ -406,7 +421,8 @@ class MGRPOTrainer(GRPOTrainer):
             cut = [piece[counted[piece]] for part in parts for piece in part.tensor_split(pieces)]
             return max(int(tokens[rows].max()) * len(rows) for rows in cut if len(rows)) if counted.any() else 0
 
-        pieces = next(n for n in range(1, len(parts[-1]) + 1) if largest(n) <= most or n == len(parts[-1]))
+        possible = 1 if self._needs_whole_batches else len(parts[-1])
+        pieces = next(n for n in range(1, possible + 1) if largest(n) <= most or n == possible)
         pieces = int(self._gather([pieces]).max())
         return [[self._piece(batch, piece, part) for piece in part.tensor_split(pieces)] for part in parts]
 

@@ -142,11 +142,7 @@ def test_a_tokenizer_without_a_chat_template_gets_plain_turns(chat_model, tmp_pa
     prompt = first_prompt("2 + 2?", "chat", "Add.")
     text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     assert text == "Add.\nUser: 2 + 2?\nAssistant:"
-    assert tokenizer.decode(guidance_ids(tokenizer, prompt, "Sure?", "assistant")) == "\nSure?\n"
-    with pytest.raises(
-        ValueError, match="use phrase_role='assistant'"
-    ):  # a draft begins with the blank that is left out
-        guidance_ids(tokenizer, prompt, "Sure?", "user")
+    assert tokenizer.decode(guidance_ids(tokenizer, prompt, "Sure?", "user")) == "<|im_end|>\nUser: Sure?\nAssistant:"
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real benchmarks are not at hand (../shared/data)")

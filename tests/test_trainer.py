@@ -8,14 +8,21 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+)
 from trl import GRPOConfig, GRPOTrainer
 
 from mgrpo_lib import miniature
 from mgrpo_lib.arguments import MGRPOConfig
 from mgrpo_lib.prompts import PHRASES, correction_ids, guidance
 from mgrpo_lib.rewards import accuracy_reward
-from mgrpo_lib.trainer import MGRPOTrainer
+from mgrpo_lib.trainer import MGRPOTrainer, can_share_prefill
 
 COMMON = {
     "per_device_train_batch_size": 8,
@@ -304,7 +311,7 @@ def gradient_of(trainer, batches, lean=True) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("options", [{"loss_type": loss} for loss in LOSSES] + [
-    {"num_iterations": 2}, {"beta": 0.05}, {"entropy_coef": 0.1}, {"top_entropy_quantile": 0.5},
+    {"num_iterations": 2}, {"beta": 0.05}, {"entropy_coef": 0.1}, {"entropy_coef": 0.1, "loss_type": "dapo"}, {"top_entropy_quantile": 0.5},
     {"importance_sampling_level": "sequence"}, {"mask_truncated_completions": True}, {"lora": True},
 ], ids=str)  # fmt: skip
 def test_what_is_not_computed_leaves_the_update(options, model_folder, tmp_path):
@@ -323,10 +330,9 @@ def test_what_is_not_computed_leaves_the_update(options, model_folder, tmp_path)
     loss.backward()
     expected = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
     trainer._lean = True
-    # an entropy bonus and a quantile of entropies are taken over the rows of one call; so are the first's by TRL
-    most = 10**9 if options.keys() & {"entropy_coef", "top_entropy_quantile"} else 100
-    pieces = trainer._split(whole, 1, most)[0]
-    assert len(pieces) == 1 if most > 100 else len(pieces) > 1
+    pieces = trainer._split(whole, 1, 100)[0]
+    # an entropy bonus and a quantile of entropies are taken over the rows of one call, which stays whole
+    assert (len(pieces) == 1) == bool(options.keys() & {"entropy_coef", "top_entropy_quantile"})
     trainer.model.zero_grad()
     found = trainer._compute_loss(trainer.model, {**inputs, "corrections": [pieces]})
     found.backward()
@@ -359,6 +365,15 @@ def test_one_reading_of_a_draft_serves_all_its_corrections(model_folder, tmp_pat
     (prefill,) = [shape for shape in read[1:] if shape[1] > 1]
     assert prefill[0] == 4, "2 questions, 2 drafts each"
     assert [shape for shape in read if shape[0] == 8][-1][1] == 1
+    assert "generate" not in vars(trainer.model)
+
+
+def test_recurrent_states_are_not_copied():
+    """What a model keeps of a prompt can be shared where it is keys and values alone."""
+    sizes = {"vocab_size": 32, "hidden_size": 32, "num_hidden_layers": 2}
+    heads = {"intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+    assert can_share_prefill(LlamaForCausalLM(LlamaConfig(**sizes, **heads)))
+    assert not can_share_prefill(MambaForCausalLM(MambaConfig(**sizes, state_size=4)))
 
 
 def test_metrics_of_the_layers_do_not_mix_and_tokens_are_counted(model_folder, tmp_path):
