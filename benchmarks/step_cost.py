@@ -1,5 +1,5 @@
 """What a joint MGRPO step costs per generated token, beside plain TRL GRPO and beside the naive two calls of it: `make
-benchmark`, or `python benchmarks/step_cost.py miniature 135m growth`. ``135m`` has SmolLM2-135M's shape, random weights
+benchmark`, or `python benchmarks/step_cost.py miniature growth`. ``135m`` has SmolLM2-135M's shape, random weights
 and LoRA; ``growth`` is how cost grows with the tokens, G, H, layers and length, on a small model. Numbers go to
 `benchmarks/results/`, the figure is drawn from them.
 
@@ -11,6 +11,9 @@ speed drifts. The arms:
 - ``grpo_matched``: the same with as many rows as MGRPO samples in both layers, in as many micro-batches.
 - ``naive``: a `GRPOTrainer` step on the questions, then one on (question, draft, phrase), as TRL does them.
 - ``mgrpo``: our joint step.
+
+With a KL term (``beta`` above 0, as in the paper's form) every row moves the policy and a reference is read, so nothing can be
+left out but padding; ``miniature_kl`` measures that.
 
 Time is split into generation, scoring (rewards), forward and backward, and the rest. ``peak`` is the largest number of
 bytes that a graph holds for its backward pass, counted tensor by tensor, so it does not depend on the machine.
@@ -103,10 +106,20 @@ class Case:
     """One shape of work: the model, its questions, and the trainers of the arms."""
 
     def __init__(
-        self, model: str, prompts: int, g: int, h: int, drafts: int, cap: int, layers: int, device="cpu", only: str = ""
+        self,
+        model: str,
+        prompts: int,
+        g: int,
+        h: int,
+        drafts: int,
+        cap: int,
+        layers: int,
+        beta: float,
+        device="cpu",
+        only="",
     ):
         self.model_name, self.cap, self.g, self.h, self.drafts, self.layers = model, cap, g, h, drafts, layers
-        self.device, self.scratch = device, tempfile.mkdtemp()
+        self.device, self.scratch, self.beta = device, tempfile.mkdtemp(), beta
         self.tokenizer = miniature.make_tokenizer(PHRASES)
         rng = random.Random(0)
         if model == "miniature":
@@ -150,7 +163,7 @@ class Case:
                 num_generations=generations,
                 max_completion_length=self.cap,
                 learning_rate=0.0,
-                beta=0.0,
+                beta=self.beta,
                 loss_type="grpo",
                 temperature=1.0,
                 top_k=0,
@@ -361,7 +374,12 @@ GROWTH = {  # one thing changes, the rest is as in the first
     "layers": [{"layers": n} for n in (1, 2, 3)],
     "cap": [{"cap": n} for n in (32, 64)],
 }
-SHAPE = {"model": "small", "prompts": 8, "g": 8, "h": 4, "drafts": 2, "cap": 64, "layers": 2}
+CASES = {
+    "miniature": {"model": "miniature"},
+    "miniature_kl": {"model": "miniature", "beta": 0.001},
+    "135m": {"model": "135m", "prompts": 1},
+}
+SHAPE = {"model": "small", "prompts": 8, "g": 8, "h": 4, "drafts": 2, "cap": 64, "layers": 2, "beta": 0.0}
 
 
 def growth(rounds: int) -> list[dict]:
@@ -390,7 +408,7 @@ def line_of(rows: list[dict]) -> dict[str, float]:
 
 
 def measured() -> list[str]:
-    return [name for name in ("miniature", "135m") if (RESULTS / f"{name}.json").exists()]
+    return [name for name in CASES if (RESULTS / f"{name}.json").exists()]
 
 
 def table() -> str:
@@ -459,7 +477,7 @@ def draw() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["miniature", "135m", "growth"])
+    parser.add_argument("what", nargs="*", default=[*CASES, "growth"])
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     given = parser.parse_args()
@@ -470,7 +488,7 @@ def main() -> None:
             rows = growth(3)
             found = {"rows": rows, "line": line_of([row for row in rows if row["what"] == "prompts"])}
         else:
-            shape = {**SHAPE, "model": what, **({"prompts": 1, "cap": 64} if what == "135m" else {})}
+            shape = SHAPE | CASES[what]
             found = {"shape": shape, "rounds": given.rounds}
             found["arms"] = compare(Case(**shape, device=given.device), given.rounds)
             for arm, row in found["arms"].items():
