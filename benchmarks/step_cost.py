@@ -460,7 +460,7 @@ def draw() -> None:
         axis.axvline(1, color="black", lw=0.8, ls=":")
         axis.invert_yaxis()
         axis.set_title(name, fontsize=9)
-        axis.set_xlabel("cost of a generated token (grpo = 1)", fontsize=8)
+        axis.set_xlabel("cost of a generated token\n(grpo = 1)", fontsize=8)
     for axis in axes[1:-1]:
         axis.set_yticklabels([])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=4, fontsize=8, frameon=False)
@@ -469,8 +469,8 @@ def draw() -> None:
     axes[-1].plot([r["tokens"] for r in rows], [r["seconds"] for r in rows], "o", color="#D55E00")
     ends = [min(r["tokens"] for r in rows), max(r["tokens"] for r in rows)]
     axes[-1].plot(ends, [fit["fixed_seconds"] + fit["ms_per_token"] / 1e3 * t for t in ends], color="#D55E00", lw=1)
-    axes[-1].set_title(f"linear in tokens: $R^2$ = {fit['r_squared']:.3f}", fontsize=9)
-    axes[-1].set_xlabel("generated tokens in a step", fontsize=8)
+    axes[-1].set_title(f"a step of mgrpo: $R^2$ = {fit['r_squared']:.3f}", fontsize=9)
+    axes[-1].set_xlabel("generated tokens in a step,\nsmall model without KL term", fontsize=8)
     axes[-1].set_ylabel("seconds", fontsize=8)
     figure.savefig(RESULTS / "step_cost.png")
 
