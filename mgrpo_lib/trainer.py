@@ -9,8 +9,9 @@ The policy is trained on the sum
 with both terms at the same policy and in the same optimizer step. The layers are never concatenated: each keeps its own
 padding and its own normalisation. No body of TRL is copied; every override calls `super()`. Beside the formula, a joint
 step does no work that the formula does not need, and leaves the update as it is: a draft is read once for its H
-corrections (`_generate_single_turn`), rows without an advantage and columns of padding are not computed
-(`_get_per_token_logps_and_entropies`), and each term is differentiated before the next is computed (`_compute_loss`).
+corrections, when they are sampled (`one_prefill`) and when they are trained on (`each_prompt_once`); rows without an
+advantage and columns of padding are not computed (`_get_per_token_logps_and_entropies`), and each term is differentiated
+before the next is computed (`_compute_loss`).
 
 How this departs from the paper, as far as the paper is known:
 1. The paper does not say whether the layers are trained in one step or in turn; we take one joint step
@@ -49,7 +50,7 @@ MEAN_OVER_ROWS = ("grpo", "dr_grpo", "sapo", "luspo")  # loss types that divide 
 MEAN_OVER_TOKENS = ("bnpo",)  # that divide by the number of tokens in each micro-batch
 
 
-def can_share_prefill(model) -> bool:
+def can_share_prompts(model) -> bool:
     """Whether what the model keeps of a prompt are keys and values, which can be copied (the states of recurrent layers
     cannot), and its forward pass takes them.
     """
@@ -79,6 +80,26 @@ def one_prefill(model, copies: int):
         del model.generate
         if own is not None:
             model.generate = own
+
+
+def each_prompt_once(model, config, written: int):
+    """`model` as TRL calls it for log-probabilities of the last `written` tokens, but rows with the same prompt share one
+    reading of it: its keys and values are computed once, and the gradients of all the rows flow into them.
+    """
+
+    def forward(input_ids, attention_mask, labels, **kwargs):
+        read = input_ids.shape[1] - written - 1  # the prompt's last token predicts a row's first: it stays with the row
+        seen = torch.stack([input_ids[:, :read], attention_mask[:, :read]])
+        (prompts, mask), prompt_of = seen.unique(dim=1, return_inverse=True) if read > 0 else (seen, None)
+        if len(prompts) == len(input_ids):
+            return model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
+        cache = DynamicCache(config=config)
+        model(input_ids=prompts, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.batch_select_indices(prompt_of)
+        own = {"input_ids": input_ids[:, read:], "labels": labels[:, read:]}
+        return model(**own, attention_mask=attention_mask, past_key_values=cache, **kwargs)
+
+    return forward
 
 
 class MGRPOTrainer(GRPOTrainer):
@@ -172,7 +193,7 @@ class MGRPOTrainer(GRPOTrainer):
         cut = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
         elsewhere = self.use_vllm or self.use_transformers_continuous_batching
         model = self.accelerator.unwrap_model(self.model_wrapped)
-        if self._layer == 1 or elsewhere or cut or not can_share_prefill(model):
+        if self._layer == 1 or elsewhere or cut or not can_share_prompts(model):
             return super()._generate_single_turn(*arguments)
         with one_prefill(model, self.args.num_corrections):
             return super()._generate_single_turn(*arguments)
@@ -180,28 +201,34 @@ class MGRPOTrainer(GRPOTrainer):
     def _get_per_token_logps_and_entropies(
         self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs
     ):
-        """TRL's, of fewer rows and columns. A row without an advantage has no gradient (where `_counted` says so): its
-        ratio is taken as 1 and its entropy as the mean of the others, so that every mean in TRL keeps its denominator.
+        """TRL's, of fewer rows and columns, and of each prompt once. A row without an advantage has no gradient (where
+        `_counted` says so): its ratio is taken as 1 and its entropy as the mean of the others, so that every mean in TRL
+        keeps its denominator.
         """
-        counted = self._counted
-        if counted is None:
+        if not (self._lean and self.model.training):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, **kwargs
             )
+        counted = torch.ones_like(attention_mask[:, 0]).bool() if self._counted is None else self._counted
         if not counted.any():  # every process goes through the model as often; the shortest row will do
             counted = torch.arange(len(counted), device=counted.device) == attention_mask.sum(1).argmin()
         columns = attention_mask[counted].any(0)
         columns[-logits_to_keep - 1 : -logits_to_keep + 1 or None] = True  # the last token read and the first written
+        written = columns[-logits_to_keep:]
+        if self._shares_prompts:
+            model = each_prompt_once(model, self.model.config.get_text_config(), int(written.sum()))
         few = super()._get_per_token_logps_and_entropies(
             model,
             input_ids[counted][:, columns],
             attention_mask[counted][:, columns],
-            int(columns[-logits_to_keep:].sum()),
+            int(written.sum()),
+            batch_size,
             **kwargs,
         )
-        written = columns[-logits_to_keep:]
         place = counted[:, None] & written
         logps = few[0].new_zeros(place.shape).masked_scatter(place, few[0])
+        if few[1] is None:
+            return logps, *few[1:]
         mask = attention_mask[counted][:, -logits_to_keep:][:, written]
         mean = (few[1].detach() * mask).sum() / mask.sum().clamp(min=1)
         return logps, mean.expand(place.shape).masked_scatter(place, few[1]), few[2]
@@ -301,6 +328,15 @@ class MGRPOTrainer(GRPOTrainer):
         if self.beta != 0.0 or self._needs_whole_batches:
             return torch.ones_like(batch["advantages"], dtype=torch.bool)
         return batch["advantages"] != 0.0
+
+    @property
+    def _shares_prompts(self) -> bool:
+        """Whether rows can share the reading of a prompt: not where the forward pass runs again for the backward pass, nor
+        where it is wrapped for several processes or counts what a router does with each token.
+        """
+        alone = self.accelerator.distributed_type == DistributedType.NO
+        model = self.accelerator.unwrap_model(self.model)
+        return alone and not (model.is_gradient_checkpointing or self.aux_loss_enabled) and can_share_prompts(model)
 
     @property
     def _needs_whole_batches(self) -> bool:
@@ -406,23 +442,32 @@ class MGRPOTrainer(GRPOTrainer):
         for none to compute more than `most` tokens, padding counted: no more memory than layer 1 needs.
 
         Rows are in random order, as in TRL. Where all micro-batches fall into one optimizer step, so that the order does
-        not matter, those with an advantage come first, the short ones before the long ones: less padding.
+        not matter, the corrections of a draft stay together, those with an advantage come first, and the short ones
+        before the long ones: prompts are shared and there is less padding.
         """
-        order = torch.randperm(
-            len(batch["advantages"]), generator=torch.Generator().manual_seed(self._seed(0, "split"))
-        ).to(self.accelerator.device)
-        counted = self._with_gradient(batch)
-        tokens = batch["prompt_mask"].sum(1) + batch["completion_mask"].sum(1)
+        rows = len(batch["advantages"])
+        draft = torch.arange(rows, device=self.accelerator.device) // self.args.num_corrections
+        counted, shares = self._with_gradient(batch), self._shares_prompts
+        read, written = batch["prompt_mask"].sum(1), batch["completion_mask"].sum(1)
         if self.args.gradient_accumulation_steps % slices == 0 and self.num_iterations == 1:
-            order = order[(tokens + ~counted * (tokens.max() + 1))[order].argsort(stable=True)]
+            longest = torch.where(counted, read + written, torch.inf).view(-1, self.args.num_corrections).amin(1)
+            order = longest[draft].argsort(stable=True)
+        else:
+            seed = torch.Generator().manual_seed(self._seed(0, "split"))
+            order = torch.randperm(rows, generator=seed).to(self.accelerator.device)
         parts = order.chunk(slices)
 
-        def largest(pieces: int) -> int:
-            cut = [piece[counted[piece]] for part in parts for piece in part.tensor_split(pieces)]
-            return max(int(tokens[rows].max()) * len(rows) for rows in cut if len(rows)) if counted.any() else 0
+        def computed(piece: torch.Tensor) -> int:
+            piece = piece[counted[piece]]
+            if not len(piece):
+                return 0
+            readings = len(draft[piece].unique()) if shares else len(piece)
+            return readings * int(read[piece].max()) + len(piece) * int(written[piece].max())
 
         possible = 1 if self._needs_whole_batches else len(parts[-1])
-        pieces = next(n for n in range(1, possible + 1) if largest(n) <= most or n == possible)
+        pieces = 1
+        while pieces < possible and max(computed(piece) for part in parts for piece in part.tensor_split(pieces)) > most:
+            pieces += 1
         pieces = int(self._gather([pieces]).max())
         return [[self._piece(batch, piece, part) for piece in part.tensor_split(pieces)] for part in parts]
 

@@ -11,18 +11,22 @@ from peft import LoraConfig
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    Gemma2Config,
+    GPT2Config,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    MistralConfig,
 )
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import add_fused_lm_head
 
 from mgrpo_lib import miniature
 from mgrpo_lib.arguments import MGRPOConfig
 from mgrpo_lib.prompts import PHRASES, correction_ids, guidance
 from mgrpo_lib.rewards import accuracy_reward
-from mgrpo_lib.trainer import MGRPOTrainer, can_share_prefill
+from mgrpo_lib.trainer import MGRPOTrainer, can_share_prompts, each_prompt_once
 
 COMMON = {
     "per_device_train_batch_size": 8,
@@ -229,7 +233,11 @@ def test_layer_2_batch_and_loss_equal_trl_on_the_built_prompts(options, model_fo
     assert ("ref_per_token_logps" in ours) == ("beta" in options)
     assert ("old_per_token_logps" in ours) == ("num_iterations" in options)
     for key in ours:
-        assert torch.equal(ours[key], theirs[key]), key
+        if key in ("old_per_token_logps", "ref_per_token_logps"):  # a prompt is read once for its rows: other sums
+            mask = theirs["completion_mask"]
+            torch.testing.assert_close(ours[key] * mask, theirs[key] * mask, rtol=1e-5, atol=1e-5, msg=key)
+        else:
+            assert torch.equal(ours[key], theirs[key]), key
     assert float(ours["advantages"].abs().sum()) > 0
     plain_loss = plain._compute_loss(plain.model, theirs)
     our_loss = GRPOTrainer._compute_loss(recorded, recorded.model, ours)
@@ -368,12 +376,56 @@ def test_one_reading_of_a_draft_serves_all_its_corrections(model_folder, tmp_pat
     assert "generate" not in vars(trainer.model)
 
 
+ARCHITECTURES = {
+    "llama": (LlamaConfig, {}),
+    "a window shorter than the prompt": (MistralConfig, {"sliding_window": 6}),
+    "windows and full attention in turn, capped logits": (Gemma2Config, {"sliding_window": 6, "head_dim": 16}),
+    "learned positions": (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 2}),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_prompt_read_once_gives_the_log_probabilities_and_gradients_of_one_read_for_each_row(name):
+    """Seven rows of three prompts of different lengths, in any order, with completions of different lengths."""
+    kind, options = ARCHITECTURES[name]
+    sizes = {"vocab_size": 40, "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+    if kind is not GPT2Config:
+        sizes = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 32}
+        sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(kind(pad_token_id=0, **sizes, **options)).train()
+    assert can_share_prompts(model)
+    add_fused_lm_head(model, temperature=0.9, outputs=("log_probs", "entropy"))
+    lengths, of, ends = torch.tensor([9, 4, 12]), [2, 0, 1, 0, 2, 2, 0], torch.tensor([5, 2, 5, 4, 1, 3, 5])
+    prompts = torch.randint(1, 40, (3, 12))
+    read = (torch.arange(12) >= 12 - lengths[:, None]).long()
+    written = (torch.arange(5) < ends[:, None]).long()
+    mask = torch.cat([read[of], written], 1)
+    ids = torch.cat([prompts[of], torch.randint(1, 40, (7, 5))], 1) * mask
+    labels = ids.masked_fill(mask == 0, -100)
+    labels[:, :-5] = -100
+
+    def outcome(call):
+        model.zero_grad()
+        out = call(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
+        out = torch.stack([out.log_probs[:, -5:], out.entropy[:, -5:]]) * written
+        (out * torch.arange(1, 36).view(7, 5)).sum().backward()
+        return out.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    calls = []
+    model.register_forward_pre_hook(lambda _, args, kw: calls.append(tuple(kw["input_ids"].shape)), with_kwargs=True)
+    (expected, gradient), (found, shared) = outcome(model), outcome(each_prompt_once(model, model.config, 5))
+    assert calls == [(7, 17), (3, 11), (7, 6)]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(shared, gradient, rtol=1e-4, atol=1e-4 * float(gradient.abs().max()))
+
+
 def test_recurrent_states_are_not_copied():
     """What a model keeps of a prompt can be shared where it is keys and values alone."""
     sizes = {"vocab_size": 32, "hidden_size": 32, "num_hidden_layers": 2}
     heads = {"intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
-    assert can_share_prefill(LlamaForCausalLM(LlamaConfig(**sizes, **heads)))
-    assert not can_share_prefill(MambaForCausalLM(MambaConfig(**sizes, state_size=4)))
+    assert can_share_prompts(LlamaForCausalLM(LlamaConfig(**sizes, **heads)))
+    assert not can_share_prompts(MambaForCausalLM(MambaConfig(**sizes, state_size=4)))
 
 
 def test_metrics_of_the_layers_do_not_mix_and_tokens_are_counted(model_folder, tmp_path):
