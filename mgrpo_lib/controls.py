@@ -139,12 +139,16 @@ def rotated(problems: list[dict], drafts: list[list[int]]) -> list[list[int]]:
 
 
 def corrected(examinee: Examinee, problems: list[dict], shown: dict[str, list[list[int]]]) -> list[dict]:
-    """Second attempts at every problem under each condition, by the drafts that it shows."""
-    prompts = examinee.questions(problems)
+    """Second attempts at every problem under each condition, by the drafts that it shows: all in one go, since many are
+    shown the same draft.
+    """
+    prompts, n = examinee.questions(problems), len(problems)
+    seen = [ids for drafts in shown.values() for ids in examinee.corrections(prompts, drafts)]
+    completions = examinee.attempt(seen)
     return [
         record
-        for condition, drafts in shown.items()
-        for record in _records(examinee, problems, condition, examinee.attempt(examinee.corrections(prompts, drafts)))
+        for i, condition in enumerate(shown)
+        for record in _records(examinee, problems, condition, completions[i * n : (i + 1) * n])
     ]
 
 

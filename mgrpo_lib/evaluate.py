@@ -13,6 +13,7 @@ from transformers import GenerationConfig
 from mgrpo_lib.config import Config
 from mgrpo_lib.data import test_problems, validation_problems
 from mgrpo_lib.models import limit_threads, load_policy
+from mgrpo_lib.progress import clock, say
 from mgrpo_lib.prompts import PHRASES, check_context, correction_ids, first_prompt, guidance_ids
 from mgrpo_lib.rewards import extract_answer, same_answer
 from mgrpo_lib.store import (
@@ -25,22 +26,32 @@ from mgrpo_lib.store import (
     write_records,
 )
 
+SECONDS_BETWEEN_LINES = 20.0
+
 
 @torch.no_grad()
 def generate(
     model, tokenizer, prompt_ids: list[list[int]], max_new_tokens: int, batch_size: int, temperature: float = 0.0
 ) -> list[list[int]]:
     """Completions as token ids, each up to and with its end-of-sequence token (without one: truncated); greedy at
-    temperature 0.
+    temperature 0, where the same prompt is answered once.
 
     Prompts are batched by length and padded on the left; the batch size is part of the result, since padding can change
-    the last bits of a logit.
+    the last bits of a logit. Says how far it is now and then.
     """
+    if not temperature and len(different := list(dict.fromkeys(map(tuple, prompt_ids)))) < len(prompt_ids):
+        answered = generate(model, tokenizer, [list(ids) for ids in different], max_new_tokens, batch_size)
+        of = dict(zip(different, answered, strict=True))
+        return [of[tuple(ids)] for ids in prompt_ids]
     completions: list[list[int]] = [[] for _ in prompt_ids]
     ends = end_tokens(model, tokenizer)
     how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
     order = sorted(range(len(prompt_ids)), key=lambda i: len(prompt_ids[i]))
+    begun = said = time.monotonic()
     for start in range(0, len(order), batch_size):
+        if start and (now := time.monotonic()) - said > SECONDS_BETWEEN_LINES:
+            rate, said = start / (now - begun), now
+            say(f"{start} of {len(order)} completions, {rate:.1f} a second, {clock((len(order) - start) / rate)} to go")
         rows = order[start : start + batch_size]
         batch = tokenizer.pad(
             {"input_ids": [prompt_ids[i] for i in rows]}, return_tensors="pt", padding_side="left"

@@ -29,6 +29,7 @@ SKIPPED_IN_A_ROW = 3
 # probability 0.1, and one in 10^12 where with 0.5, as at the start of a training that goes well
 PATIENCE = 10
 NO_SIGNAL = 0.999  # share of groups without a signal: all of them, but for rounding
+FORMLESS = 0.1  # share of completions with an answer that can be read
 CUT_OFF = 0.9  # share of completions: the few that still end are too few to learn from
 # Nats a token. A model that was trained to answer in one form starts at 0.04 and learns from there, so low entropy alone is no
 # sign; that it fell to under a fifth is
@@ -144,6 +145,13 @@ def signs(history: list[dict], layers: int = 1, advantage: str = "group") -> dic
                 f"{which}: for {PATIENCE} steps over {CUT_OFF:.0%} of the completions were cut off before their end, so most "
                 "gave no final answer. Try a higher max_completion_length; if answers should be short, the tokenizer's end "
                 "token may not be the model's"
+            )
+        answered = _last(history, f"{prefix}answered")
+        if answered and max(answered) < FORMLESS:
+            found[f"no answer, {which}"] = (
+                f"{which}: for {PATIENCE} steps an answer was found in at most {max(answered):.0%} of the completions, so what "
+                "is learnt comes from few. Try sft_steps, which teach the form of an answer, a system_prompt that asks for "
+                "\\boxed{}, or a higher max_completion_length"
             )
         entropy = [entry[f"{prefix}entropy"] for entry in history if f"{prefix}entropy" in entry]
         start, now = _mean(entropy[:PATIENCE]), _mean(entropy[-PATIENCE:])

@@ -19,6 +19,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from contextvars import ContextVar
 from fractions import Fraction
 from functools import lru_cache
@@ -538,19 +539,25 @@ def _group(text: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------------- reward
-def accuracy_reward(completions: list, answer: list[str], **kwargs) -> list[float]:
+def accuracy_reward(
+    completions: list, answer: list[str], log_metric: Callable[[str, float], None] | None = None, **kwargs
+) -> list[float]:
     """1.0 for each completion whose final answer is right, else 0.0, as TRL calls reward functions.
 
     Args:
         completions: new segments only, as text or as conversations of one assistant message; a draft is never part of
             them.
         answer: the gold answers, row by row.
+        log_metric: TRL's; it is given ``answered``, the share of completions in which an answer was found.
 
     Returns:
         A reward for each completion.
     """
     texts = [completion if isinstance(completion, str) else completion[-1]["content"] for completion in completions]
-    return [float(same_answer(extract_answer(text), gold)) for text, gold in zip(texts, answer, strict=True)]
+    found = [extract_answer(text) for text in texts]
+    if log_metric is not None:
+        log_metric("answered", sum(one is not None for one in found) / len(found))
+    return [float(same_answer(one, gold)) for one, gold in zip(found, answer, strict=True)]
 
 
 # ------------------------------------------------------------------------------------------------------------ agreement

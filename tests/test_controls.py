@@ -57,7 +57,8 @@ def test_a_control_sees_the_question_the_shown_draft_and_the_phrase(examinee, pr
     own = [record["ids_1"] for record in chain]
     others = controls.rotated(problems, own)
     records = controls.corrected(examinee, problems, {"no_draft": [[] for _ in own], "other_draft": others})
-    without, other = seen.prompts
+    (together,) = seen.prompts
+    without, other = together[: len(own)], together[len(own) :]
     text = {tuple(record["ids_1"]): record["text_1"] for record in chain}
     for i, problem in enumerate(problems):
         assert without[i] == written(problem["question"], "", CFG.eval_phrase)

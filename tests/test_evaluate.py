@@ -95,6 +95,22 @@ def test_greedy_completions_do_not_depend_on_their_batch(model, saved_tokenizer)
     assert all(saved_tokenizer.eos_token_id not in completion[:-1] for completion in together)
 
 
+def test_the_same_prompt_is_answered_once_but_sampled_each_time(model, saved_tokenizer, monkeypatch, capsys):
+    """And long work says how far it is."""
+    questions = [first_prompt(p["question"], "miniature") for p in validation_problems(CFG)[:5]]
+    prompts, rows, original = saved_tokenizer(questions, add_special_tokens=False)["input_ids"], [], model.generate
+    monkeypatch.setattr(model, "generate", lambda **kw: rows.append(len(kw["input_ids"])) or original(**kw))
+    alone = evaluate.generate(model, saved_tokenizer, prompts, 32, 8)
+    order = [3, 0, 3, 4, 1, 0, 2, 3]
+    monkeypatch.setattr(evaluate, "SECONDS_BETWEEN_LINES", 0.0)
+    assert evaluate.generate(model, saved_tokenizer, [prompts[i] for i in order], 32, 4) == [alone[i] for i in order]
+    assert rows == [5, 4, 1]
+    assert "4 of 5 completions, " in capsys.readouterr().out
+    torch.manual_seed(0)
+    sampled = evaluate.generate(model, saved_tokenizer, [prompts[0]] * 8, 32, 8, temperature=1.5)
+    assert rows[-1] == 8 and len(set(map(tuple, sampled))) > 1
+
+
 def test_corrections_in_tokens():
     assert correction_ids([1, 2], [3, 4, 9], [7], eos_ids={9}) == [1, 2, 3, 4, 7], "the draft's end is dropped"
     assert correction_ids([1, 2], [3, 4], [7], eos_ids={9}) == [1, 2, 3, 4, 7], "a truncated draft has none"

@@ -197,6 +197,8 @@ def test_signs_name_what_to_try():
         assert mend in signs(steps(PATIENCE, frac_reward_zero_std=1.0, accuracy=right))["no signal, layer 1"]
     cut = signs(steps(PATIENCE, **{"completions/clipped_ratio": 0.95}))
     assert "higher max_completion_length" in cut["cut off, layer 1"]
+    formless = signs(steps(PATIENCE, **{"answered": 1.0, "layer2/answered": 0.05}), layers=2)
+    assert formless.keys() == {"no answer, layer 2"} and "sft_steps" in formless["no answer, layer 2"]
     fallen = signs(steps(PATIENCE, entropy=0.2) + steps(PATIENCE, entropy=0.004))
     assert "from 0.2 to 0.004" in fallen["entropy collapse, layer 1"]
 

@@ -277,6 +277,9 @@ def test_reward_takes_text_and_conversations_and_the_columns_of_trl():
     assert accuracy_reward(completions, answer=["5"] * 3, prompts=None, trainer_state=None) == [1.0, 0.0, 1.0]
     with pytest.raises(ValueError):
         accuracy_reward(completions, answer=["5"])
+    logged = {}
+    accuracy_reward([*completions, "no idea"], answer=["5"] * 4, log_metric=logged.__setitem__)
+    assert logged == {"answered": 0.75}
 
 
 HOSTILE = """

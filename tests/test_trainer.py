@@ -68,8 +68,10 @@ VARIANTS = {
 }
 
 
-def parity_reward(completions, **kwargs):
+def parity_reward(completions, log_metric=None, **kwargs):
     """A reward that an untrained model earns now and then: an even number of digits."""
+    if log_metric is not None:
+        log_metric("some digit", sum(any(map(str.isdigit, text)) for text in completions) / len(completions))
     return [float(sum(c.isdigit() for c in text) % 2 == 0) for text in completions]
 
 
@@ -442,6 +444,10 @@ def test_metrics_of_the_layers_do_not_mix_and_tokens_are_counted(model_folder, t
     trainer.train()
     log = [entry for entry in trainer.state.log_history if "reward" in entry]
     assert len(log) == 2
+    assert (log[-1]["some digit"], log[-1]["layer2/some digit"]) == tuple(  # a reward function's own metric
+        pytest.approx(sum(any(map(str.isdigit, text)) for text in layer.completions) / len(layer.completions))
+        for layer in (trainer.drafts, trainer.corrections)
+    )
     assert log[-1]["generated_tokens"] == counted == trainer.generated_tokens
     assert log[-1]["reward"] == pytest.approx(float(trainer.drafts.rewards.mean()))
     assert log[-1]["layer2/reward"] == pytest.approx(float(trainer.corrections.rewards.mean()))
