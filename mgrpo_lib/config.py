@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from mgrpo_lib import miniature, sums
 from mgrpo_lib.benchmarks import SETS, TRAINING_SETS
 from mgrpo_lib.modelfolder import content_of
+from mgrpo_lib.prompts import PHRASES
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: profiles, notebooks, and the default place of results
 DRIVE = Path("/content/drive")  # where Colab mounts Google Drive
@@ -89,6 +90,11 @@ class TrainSettings(_Settings):
         "joint", description="joint: all layers in each step; alternating: a step for each layer in turn"
     )
     layer_weights: list[float] | None = Field(None, description="weight of each layer's loss; None: 1 each")
+    phrases: list[str] = Field(
+        PHRASES,
+        min_length=1,
+        description="guiding phrases in training, one drawn for each draft; the miniature knows these",
+    )
     phrase_role: Literal["assistant", "user"] = Field(
         "assistant", description="who says the guiding phrase, in training and at test; user: chat models only"
     )
@@ -151,7 +157,7 @@ class EvalSettings(_Settings):
         100, ge=1, description="problems of each test set, at most, for the costlier questions: samples, other phrases"
     )
     eval_batch_size: int = Field(200, ge=1, description="prompts of one generation call")
-    eval_phrase: int = Field(1, ge=1, le=7, description="number of the guiding phrase at test (1 to 7)")
+    eval_phrase: int | str = Field(1, description="guiding phrase at test: a number (1 to 7), or a text of your own")
 
 
 class Config(ModelSettings, TrainSettings, EvalSettings):
@@ -382,6 +388,12 @@ def _check_model(cfg: Config) -> None:
         for name in ("model_revision", "model_content", "system_prompt", "sft_steps"):
             if getattr(cfg, name):
                 raise ConfigError(f"{name} is for language models, and the model is the miniature; leave it out")
+        for phrase in [*cfg.phrases, cfg.eval_phrase]:
+            if isinstance(phrase, str) and phrase not in PHRASES:
+                raise ConfigError(
+                    f"to the miniature a guiding phrase is one sign, and it does not know {phrase!r}; take some of its own "
+                    "seven (mgrpo_lib/prompts.py), or set model"
+                )
         if cfg.dtype == "bfloat16" or cfg.use_vllm:
             raise ConfigError(
                 "the miniature computes in float32 on the CPU; leave dtype and use_vllm out, or set model"
@@ -530,6 +542,10 @@ def _check_sense(cfg: Config) -> None:
         raise ConfigError(
             f"layer_weights has {len(cfg.layer_weights)} entries for {cfg.num_layers} layers; give one weight a layer"
         )
+    if isinstance(cfg.eval_phrase, int) and not 1 <= cfg.eval_phrase <= len(PHRASES):
+        raise ConfigError(f"eval_phrase {cfg.eval_phrase}: the guiding phrases are 1 to {len(PHRASES)}; or give a text")
+    if not all(isinstance(phrase, int) or phrase.strip() for phrase in [*cfg.phrases, cfg.eval_phrase]):
+        raise ConfigError("a guiding phrase is empty; write a text, such as 'Is that so?'")
     _check_correction(cfg)
     if cfg.drafts_per_prompt > cfg.num_generations and cfg.num_layers > 1:
         raise ConfigError(

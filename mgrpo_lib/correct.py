@@ -14,10 +14,10 @@ import torch
 
 from mgrpo_lib import miniature, rounds, store
 from mgrpo_lib.config import Config, load_config
-from mgrpo_lib.evaluate import Examinee, all_problems, end_tokens, two_attempts
+from mgrpo_lib.evaluate import Examinee, all_problems, two_attempts
 from mgrpo_lib.explore import Attempts
 from mgrpo_lib.models import MINIATURE, limit_threads, load_base, load_tokenizer
-from mgrpo_lib.prompts import PHRASES, correction_ids, first_prompt, guidance_ids
+from mgrpo_lib.prompts import PHRASES, phrase_text
 from mgrpo_lib.report import percent
 from mgrpo_lib.stats import accuracy_interval, estimate
 
@@ -84,27 +84,14 @@ def answer_in_rounds(
     if examinee.cfg.template == "miniature":
         for problem, ids in zip(problems, prompts, strict=True):
             _check_signs(examinee, problem["question"], ids)
-    between, ends = _guidance(examinee, phrase), end_tokens(examinee.model, examinee.tokenizer)
+        if isinstance(phrase, str) and phrase not in PHRASES:
+            raise ValueError(f"to the miniature each of its phrases is one sign, and it knows these alone: {PHRASES}")
     completions = examinee.attempt(prompts, temperature)
     marks = [examinee.mark(problems, completions)]
     for _ in range(count - 1):
-        seen = [
-            correction_ids(prompt, draft, between, ends) for prompt, draft in zip(prompts, completions, strict=True)
-        ]
-        completions = examinee.attempt(seen, temperature)
+        completions = examinee.attempt(examinee.corrections(prompts, completions, phrase), temperature)
         marks.append(examinee.mark(problems, completions))
     return marks
-
-
-def _guidance(examinee: Examinee, phrase: int | str | None) -> list[int]:
-    """The tokens between an attempt and the next."""
-    if not isinstance(phrase, str):
-        return examinee.phrase(phrase or examinee.cfg.eval_phrase)
-    cfg = examinee.cfg
-    if cfg.template == "miniature" and phrase not in PHRASES:
-        raise ValueError(f"to the miniature each of its phrases is one sign, and it knows these alone: {PHRASES}")
-    prompt = first_prompt("", cfg.template, cfg.system_prompt)
-    return guidance_ids(examinee.tokenizer, prompt, phrase, cfg.phrase_role)
 
 
 def _check_signs(examinee: Examinee, text: str, ids: list[int]) -> None:
@@ -138,8 +125,9 @@ def correct(
     marks = [mark for (mark,) in answer_in_rounds(examinee, [problem], rounds, phrase, temperature)]
     if gold is None:
         marks = [{**mark, "correct": None} for mark in marks]
-    said = phrase if isinstance(phrase, str) else PHRASES[(phrase or examinee.cfg.eval_phrase) - 1]
-    return Attempts(question, marks, said, None if gold is None else str(gold))
+    return Attempts(
+        question, marks, phrase_text(phrase or examinee.cfg.eval_phrase), None if gold is None else str(gold)
+    )
 
 
 def compare(models: dict[str, Examinee], problems: list[dict]) -> pd.DataFrame:

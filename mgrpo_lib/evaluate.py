@@ -14,7 +14,7 @@ from mgrpo_lib.config import Config
 from mgrpo_lib.data import test_problems, validation_problems
 from mgrpo_lib.models import limit_threads, load_policy
 from mgrpo_lib.progress import clock, say
-from mgrpo_lib.prompts import PHRASES, check_context, correction_ids, first_prompt, guidance_ids
+from mgrpo_lib.prompts import PHRASES, check_context, correction_ids, first_prompt, guidance_ids, phrase_text
 from mgrpo_lib.rewards import extract_answer, same_answer
 from mgrpo_lib.store import (
     environment,
@@ -118,17 +118,17 @@ class Examinee:
         # some models have no limit
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         if context is not None:
-            phrase = max(len(self.phrase(number)) for number in range(1, len(PHRASES) + 1))
+            phrase = max(len(self.phrase(phrase)) for phrase in [*PHRASES, self.cfg.eval_phrase])
             check_context(context, max(map(len, prompts)), phrase, 2, self.cfg.max_completion_length)
         return prompts
 
-    def phrase(self, number: int) -> list[int]:
-        """The tokens between a draft and its correction; `number` counts from 1."""
+    def phrase(self, phrase: int | str) -> list[int]:
+        """The tokens between a draft and its correction, of a phrase as `eval_phrase` gives it."""
         prompt = first_prompt("", self.cfg.template, self.cfg.system_prompt)
-        return guidance_ids(self.tokenizer, prompt, PHRASES[number - 1], self.cfg.phrase_role)
+        return guidance_ids(self.tokenizer, prompt, phrase_text(phrase), self.cfg.phrase_role)
 
     def corrections(
-        self, prompts: list[list[int]], drafts: list[list[int]], phrase: int | None = None
+        self, prompts: list[list[int]], drafts: list[list[int]], phrase: int | str | None = None
     ) -> list[list[int]]:
         """Prompts of the second attempt: question, draft, guiding phrase (by default the profile's)."""
         between, ends = self.phrase(phrase or self.cfg.eval_phrase), end_tokens(self.model, self.tokenizer)

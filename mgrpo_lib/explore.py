@@ -17,7 +17,7 @@ from typing import Any
 
 from mgrpo_lib import store
 from mgrpo_lib.config import ROOT, nearest, profile_names
-from mgrpo_lib.prompts import PHRASES
+from mgrpo_lib.prompts import phrase_text
 from mgrpo_lib.report import NAMES, name_of
 from mgrpo_lib.stats import group_advantages
 
@@ -209,7 +209,7 @@ class Explorer:
         self.runs = {place: found[place] for place in sorted(found, key=lambda p: (self.arms.index(p[0]), p[1] or 0))}
         summary = self.folder / "summary.json"
         params = store.read_json(summary)["params"] if summary.exists() else {}
-        self.phrase = PHRASES[params["eval_phrase"] - 1] if params else None
+        self.phrase = phrase_text(params["eval_phrase"]) if params else None
         self.arm = _chosen("arm", arm, self.arms, "mgrpo" if "mgrpo" in self.arms else self.arms[-1])
         self.seed = _chosen("seed", seed, self.seeds(self.arm), self.seeds(self.arm)[0])
         names = self.benchmarks(self.arm, self.seed)

@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 from mgrpo_lib import report, store
 from mgrpo_lib.benchmarks import SETS
 from mgrpo_lib.config import Config, TrainSettings
-from mgrpo_lib.prompts import PHRASES, SYSTEM_PROMPT
+from mgrpo_lib.prompts import SYSTEM_PROMPT, phrase_text
 
 TEMPLATE = Path(__file__).with_name("model_card.md")
 ADAPTER = "adapter_config.json"
@@ -69,7 +69,7 @@ def model_card(cfg: Config, summary: dict[str, Any] | None) -> str:
         settings=report.markdown(pd.DataFrame(settings)),
         system_prompt=SYSTEM_PROMPT if cfg.system_prompt is None else cfg.system_prompt,
         base_is_dense=not cfg.of_arm("base").load_in_4bit,
-        phrase=PHRASES[cfg.eval_phrase - 1],
+        phrase=phrase_text(cfg.eval_phrase),
     )
     return f"{card}\n"
 

@@ -18,6 +18,12 @@ PHRASES = [
     "But wait, let me make sure I didn't miss anything in the original problem.",
 ]
 
+
+def phrase_text(phrase: int | str) -> str:
+    """A guiding phrase: a text, or the number (from 1) of one of `PHRASES`."""
+    return phrase if isinstance(phrase, str) else PHRASES[phrase - 1]
+
+
 # After the paper's Table 1 as two independent sources give it. They differ in single words ("a helpful", "mathematical"; we
 # keep them) and in how the final answer is marked; we ask for \boxed{}, which the reward looks for.
 SYSTEM_PROMPT = (

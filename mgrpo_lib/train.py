@@ -186,6 +186,7 @@ def training_arguments(cfg: Config, output_dir: str) -> MGRPOConfig:
         progress_bonus=cfg.progress_bonus,
         schedule=cfg.schedule,
         layer_weights=cfg.layer_weights,
+        phrases=cfg.phrases,
         phrase_role=cfg.phrase_role,
         per_device_train_batch_size=cfg.micro_batch_size,
         gradient_accumulation_steps=rows // (processes * cfg.micro_batch_size),

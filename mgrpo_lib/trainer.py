@@ -466,7 +466,9 @@ class MGRPOTrainer(GRPOTrainer):
 
         possible = 1 if self._needs_whole_batches else len(parts[-1])
         pieces = 1
-        while pieces < possible and max(computed(piece) for part in parts for piece in part.tensor_split(pieces)) > most:
+        while (
+            pieces < possible and max(computed(piece) for part in parts for piece in part.tensor_split(pieces)) > most
+        ):
             pieces += 1
         pieces = int(self._gather([pieces]).max())
         return [[self._piece(batch, piece, part) for piece in part.tensor_split(pieces)] for part in parts]

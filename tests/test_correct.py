@@ -82,6 +82,8 @@ def test_any_folder_with_an_adapter_can_be_asked(chat_model, tmp_path):
     assert plain.cfg.template == "chat" and plain.cfg.max_completion_length == 8
     before = correct(plain, "2 + 2?", phrase="Are you sure?")
     assert before.phrase == "Are you sure?" and all(attempt["tokens"] <= 8 for attempt in before.attempts)
+    by_setting = correct(load(str(chat_model), eval_phrase="Are you sure?", **how), "2 + 2?")
+    assert (by_setting.phrase, by_setting.attempts) == (before.phrase, before.attempts)
     torch.manual_seed(1)
     adapted = get_peft_model(plain.model, LoraConfig(target_modules="all-linear", init_lora_weights=False))
     adapted.save_pretrained(tmp_path)

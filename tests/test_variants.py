@@ -8,7 +8,9 @@ from test_trainer import COMMON, PHRASES, Recording, build, chat, differing, gen
 from trl import GRPOConfig, GRPOTrainer
 
 from mgrpo_lib.arguments import MGRPOConfig
+from mgrpo_lib.config import load_config
 from mgrpo_lib.corrections import correction_advantages
+from mgrpo_lib.train import training_arguments
 from mgrpo_lib.trainer import MGRPOTrainer
 
 
@@ -310,3 +312,9 @@ def test_an_adapter_trained_on_4_bits_reloads_and_merges_into_the_dense_base(tmp
         full = cfg.of_arm("mgrpo")
         (full.run_folder / "model").mkdir(parents=True)
         merge_adapter(full, tmp_path / "other")
+
+
+def test_guiding_phrases_of_a_run_are_those_it_is_trained_with(tmp_path):
+    cfg = load_config("smoke", arms={"mgrpo": {}, "two": {"phrases": PHRASES[2:4]}}, arm="two")
+    assert training_arguments(cfg, str(tmp_path)).phrases == PHRASES[2:4]
+    assert training_arguments(cfg.of_arm("mgrpo"), str(tmp_path)).phrases == PHRASES
