@@ -63,10 +63,14 @@ def test_layers_take_turns_and_the_second_one_corrects_the_drafts_of_the_first(m
     assert ["layer2/reward" in entry for entry in log] == [False, True, False, True]
 
 
-def test_a_first_turn_is_trl_bit_for_bit(model_folder, tmp_path):
-    expected = trained_weights(build(GRPOTrainer, GRPOConfig, model_folder, tmp_path, max_steps=1))
-    turn = {"schedule": "alternating", "num_corrections": 2, "max_steps": 1}
-    assert differing(expected, trained_weights(build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, **turn))) == []
+def test_a_first_turn_is_trls_step(model_folder, tmp_path):
+    """To rounding: a prompt is read once for its rows."""
+    turn = {"schedule": "alternating", "num_corrections": 2}
+    plain = build(GRPOTrainer, GRPOConfig, model_folder, tmp_path, max_steps=1, optim="sgd")
+    ours = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, max_steps=1, optim="sgd", **turn)
+    expected, found = trained_weights(plain), trained_weights(ours)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
 def gradient_of(trainer, batch) -> torch.Tensor:
@@ -315,6 +319,6 @@ def test_an_adapter_trained_on_4_bits_reloads_and_merges_into_the_dense_base(tmp
 
 
 def test_guiding_phrases_of_a_run_are_those_it_is_trained_with(tmp_path):
-    cfg = load_config("smoke", arms={"mgrpo": {}, "two": {"phrases": PHRASES[2:4]}}, arm="two")
+    cfg = load_config("smoke", arms={"mgrpo": {}, "two": {"phrases": PHRASES[2:4]}}, arm="two", control_arms=[])
     assert training_arguments(cfg, str(tmp_path)).phrases == PHRASES[2:4]
     assert training_arguments(cfg.of_arm("mgrpo"), str(tmp_path)).phrases == PHRASES
