@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from mgrpo_lib import miniature, sums
 from mgrpo_lib.benchmarks import SETS, TRAINING_SETS
@@ -158,6 +158,14 @@ class EvalSettings(_Settings):
     )
     eval_batch_size: int = Field(200, ge=1, description="prompts of one generation call")
     eval_phrase: int | str = Field(1, description="guiding phrase at test: a number (1 to 7), or a text of your own")
+
+    @field_validator("eval_phrase", mode="before")
+    @classmethod
+    def _number(cls, phrase: Any) -> Any:
+        """One name for each of the known phrases."""
+        if phrase in PHRASES:
+            return PHRASES.index(phrase) + 1
+        return int(phrase) if isinstance(phrase, str) and phrase.isdecimal() else phrase
 
 
 class Config(ModelSettings, TrainSettings, EvalSettings):

@@ -126,7 +126,10 @@ def correct(
     if gold is None:
         marks = [{**mark, "correct": None} for mark in marks]
     return Attempts(
-        question, marks, phrase_text(phrase or examinee.cfg.eval_phrase), None if gold is None else str(gold)
+        question,
+        marks,
+        phrase_text(examinee.cfg.eval_phrase if phrase is None else phrase),
+        None if gold is None else str(gold),
     )
 
 

@@ -131,7 +131,10 @@ class Examinee:
         self, prompts: list[list[int]], drafts: list[list[int]], phrase: int | str | None = None
     ) -> list[list[int]]:
         """Prompts of the second attempt: question, draft, guiding phrase (by default the profile's)."""
-        between, ends = self.phrase(phrase or self.cfg.eval_phrase), end_tokens(self.model, self.tokenizer)
+        between, ends = (
+            self.phrase(self.cfg.eval_phrase if phrase is None else phrase),
+            end_tokens(self.model, self.tokenizer),
+        )
         return [correction_ids(prompt, draft, between, ends) for prompt, draft in zip(prompts, drafts, strict=True)]
 
     def attempt(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from rapidfuzz.distance import Levenshtein
 
+from mgrpo_lib.prompts import PHRASES
 from mgrpo_lib.records import Records
 from mgrpo_lib.stats import (
     accuracy_interval,
@@ -210,7 +211,7 @@ def robustness(records: Records) -> list[dict[str, Any]]:
             ("H1", "as reported"): records.probed(arm, benchmark, "correct_1"),
             ("H2", "as reported"): records.probed(arm, benchmark, "correct_2"),
         }
-        for number in range(1, 8):
+        for number in range(1, len(PHRASES) + 1):
             if number != cfg.eval_phrase:
                 found["H2", f"phrase {number}"] = records.control(arm, f"phrase_{number}", benchmark, seeds)
         for k in (1, 2):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mgrpo_lib import miniature
 from mgrpo_lib.benchmarks import SETS
 from mgrpo_lib.config import Config, ConfigError
-from mgrpo_lib.prompts import PHRASES
+from mgrpo_lib.prompts import PHRASES, phrase_text
 
 GIB = 2**30
 QWEN_1_5B = {
@@ -241,7 +241,8 @@ def questions(cfg: Config, name: str) -> tuple[int, int]:
 
 
 def _phrase(cfg: Config) -> int:
-    return 1 if cfg.template == "miniature" else PHRASE
+    own = [phrase for phrase in [*cfg.phrases, phrase_text(cfg.eval_phrase)] if phrase not in PHRASES]
+    return 1 if cfg.template == "miniature" else max(PHRASE, *[len(phrase) // 3 for phrase in own])
 
 
 def batches(cfg: Config) -> list[Batch]:
@@ -480,7 +481,7 @@ def evaluation_hours(cfg: Config, gpu: GPU) -> float:
     if cfg.arm in cfg.control_arms:
         others = 0 if cfg.arm == "base" else len(cfg.control_arms) - 1  # no draft, another's, and each other arm's
         seconds += (2 + others) * _attempts(cfg, gpu, everything)
-        seconds += (len(PHRASES) - 1) * _attempts(cfg, gpu, probed)
+        seconds += (len(PHRASES) - isinstance(cfg.eval_phrase, int)) * _attempts(cfg, gpu, probed)
         seconds += 2 * _attempts(cfg, gpu, probed, max(1, cfg.eval_batch_size // 4))
     return seconds / 3600
 

@@ -62,7 +62,7 @@ METRICS = {
     "num_tokens": "tokens sampled or read as prompt since the start, all layers",
     "tokens": "tokens that the layer sampled in this step",
     "accuracy": "share of the layer's completions that are right",
-    "answered": "share of the layer's completions in which an answer was found",
+    "answered": "share of the layer's completions in which an answer was found; rows that only fill a batch are counted",
     "reward": "mean reward of the layer's completions",
     "reward_std": "its standard deviation",
     "frac_reward_zero_std": "share of groups whose rewards are all equal: no signal",

@@ -32,7 +32,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from accelerate.utils import DistributedType
 from datasets import Dataset
-from peft import PeftModel
+from peft import PeftModel, PeftType
 from transformers import DynamicCache
 from trl import GRPOTrainer
 
@@ -46,16 +46,27 @@ PACKED_WEIGHTS = (
     "a model in 4 or 8 bits cannot sample through vLLM: the packed weights would be sent to it as they are; set "
     "use_vllm=False, or load the model in bfloat16 with LoRA"
 )
+# what a row holds of a prompt that it shares, for the backward pass: a copy of keys and values, at most as much of what a
+# pass of its own would hold
+KEPT_OF_A_PROMPT = 0.15
 MEAN_OVER_ROWS = ("grpo", "dr_grpo", "sapo", "luspo")  # loss types that divide by the number of rows
 MEAN_OVER_TOKENS = ("bnpo",)  # that divide by the number of tokens in each micro-batch
 
 
 def can_share_prompts(model) -> bool:
     """Whether what the model keeps of a prompt are keys and values, which can be copied (the states of recurrent layers
-    cannot), and its forward pass takes them.
+    cannot), and its forward pass takes them, and reads the rest as if all were there: other adapters than LoRA's add to
+    each input or look for tokens in it, and some positions are scaled by its length.
     """
-    bare = model.get_base_model() if isinstance(model, PeftModel) else model
-    layers = set(getattr(bare.config.get_text_config(), "layer_types", None) or ())
+    bare = model
+    if isinstance(model, PeftModel):
+        adapter, bare = model.active_peft_config, model.get_base_model()
+        if adapter.peft_type != PeftType.LORA or adapter.alora_invocation_tokens:
+            return False
+    text = bare.config.get_text_config()
+    if (getattr(text, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope"):
+        return False
+    layers = set(getattr(text, "layer_types", None) or ())
     taken = inspect.signature(bare.forward).parameters
     return layers <= {"full_attention", "sliding_attention"} and {"past_key_values", "logits_to_keep"} <= taken.keys()
 
@@ -95,7 +106,7 @@ def each_prompt_once(model, config, written: int):
             return model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
         cache = DynamicCache(config=config)
         model(input_ids=prompts, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache.batch_select_indices(prompt_of)
+        cache.batch_select_indices(prompt_of.cpu())  # a model's layers may lie on several devices
         own = {"input_ids": input_ids[:, read:], "labels": labels[:, read:]}
         return model(**own, attention_mask=attention_mask, past_key_values=cache, **kwargs)
 
@@ -331,12 +342,15 @@ class MGRPOTrainer(GRPOTrainer):
 
     @property
     def _shares_prompts(self) -> bool:
-        """Whether rows can share the reading of a prompt: not where the forward pass runs again for the backward pass, nor
-        where it is wrapped for several processes or counts what a router does with each token.
+        """Whether rows can share the reading of a prompt: not where the forward pass runs again for the backward pass, where
+        it is wrapped for several processes, where a router's work on each token is counted, nor where each row has its own
+        dropout.
         """
-        alone = self.accelerator.distributed_type == DistributedType.NO
-        model = self.accelerator.unwrap_model(self.model)
-        return alone and not (model.is_gradient_checkpointing or self.aux_loss_enabled) and can_share_prompts(model)
+        if self.accelerator.distributed_type != DistributedType.NO or self.aux_loss_enabled:
+            return False
+        if self.args.gradient_checkpointing or not self.args.disable_dropout:
+            return False
+        return can_share_prompts(self.accelerator.unwrap_model(self.model))
 
     @property
     def _needs_whole_batches(self) -> bool:
@@ -450,18 +464,19 @@ class MGRPOTrainer(GRPOTrainer):
         counted, shares = self._with_gradient(batch), self._shares_prompts
         read, written = batch["prompt_mask"].sum(1), batch["completion_mask"].sum(1)
         if self.args.gradient_accumulation_steps % slices == 0 and self.num_iterations == 1:
-            longest = torch.where(counted, read + written, torch.inf).view(-1, self.args.num_corrections).amin(1)
+            longest = ((read + written) * counted).view(-1, self.args.num_corrections).amax(1)
+            longest[longest == 0] = int((read + written).max()) + 1  # no advantage
             order = longest[draft].argsort(stable=True)
         else:
             seed = torch.Generator().manual_seed(self._seed(0, "split"))
             order = torch.randperm(rows, generator=seed).to(self.accelerator.device)
         parts = order.chunk(slices)
 
-        def computed(piece: torch.Tensor) -> int:
+        def computed(piece: torch.Tensor) -> float:
             piece = piece[counted[piece]]
             if not len(piece):
                 return 0
-            readings = len(draft[piece].unique()) if shares else len(piece)
+            readings = len(draft[piece].unique()) + KEPT_OF_A_PROMPT * len(piece) if shares else len(piece)
             return readings * int(read[piece].max()) + len(piece) * int(written[piece].max())
 
         possible = 1 if self._needs_whole_batches else len(parts[-1])

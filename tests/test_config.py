@@ -11,6 +11,7 @@ from mgrpo_lib.config import (
     parse_seeds,
     profile_names,
 )
+from mgrpo_lib.prompts import PHRASES
 
 
 @pytest.mark.parametrize("profile", profile_names())
@@ -119,6 +120,11 @@ def test_vllm_is_refused_where_it_is_not_installed(monkeypatch):
         load_config("paper", use_vllm=True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     assert load_config("paper", use_vllm=True).use_vllm
+
+
+def test_a_known_phrase_has_one_name():
+    assert [load_config("smoke", eval_phrase=phrase).eval_phrase for phrase in (2, "2", PHRASES[1])] == [2, 2, 2]
+    assert load_config("smollm2", eval_phrase="Is that so?").eval_phrase == "Is that so?"
 
 
 def test_unknown_profile_is_refused():

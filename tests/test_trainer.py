@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -422,11 +422,17 @@ def test_a_prompt_read_once_gives_the_log_probabilities_and_gradients_of_one_rea
     torch.testing.assert_close(shared, gradient, rtol=1e-4, atol=1e-4 * float(gradient.abs().max()))
 
 
-def test_recurrent_states_are_not_copied():
-    """What a model keeps of a prompt can be shared where it is keys and values alone."""
+def test_what_depends_on_the_whole_input_is_not_shared():
+    """What a model keeps of a prompt can be shared where it is keys and values alone, the same with any text behind it."""
     sizes = {"vocab_size": 32, "hidden_size": 32, "num_hidden_layers": 2}
     heads = {"intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
-    assert can_share_prompts(LlamaForCausalLM(LlamaConfig(**sizes, **heads)))
+    llama = LlamaForCausalLM(LlamaConfig(**sizes, **heads))
+    assert can_share_prompts(llama)
+    longer = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    assert not can_share_prompts(LlamaForCausalLM(LlamaConfig(**sizes, **heads, rope_parameters=longer)))
+    assert can_share_prompts(get_peft_model(copy.deepcopy(llama), LoraConfig(task_type="CAUSAL_LM")))
+    virtual = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    assert not can_share_prompts(get_peft_model(copy.deepcopy(llama), virtual))
     assert not can_share_prompts(MambaForCausalLM(MambaConfig(**sizes, state_size=4)))
 
 
