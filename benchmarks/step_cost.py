@@ -12,8 +12,8 @@ speed drifts. The arms:
 - ``naive``: a `GRPOTrainer` step on the questions, then one on (question, draft, phrase), as TRL does them.
 - ``mgrpo``: our joint step.
 
-With a KL term (``beta`` above 0, as in the paper's form) every row moves the policy and a reference is read, so nothing can be
-left out but padding; ``miniature_kl`` measures that.
+With a KL term (``beta`` above 0, as in the paper's form) every row moves the policy and a reference is read, so no row can be
+left out; ``miniature_kl`` measures that.
 
 Time is split into generation, scoring (rewards), forward and backward, and the rest. ``peak`` is the largest number of
 bytes that a graph holds for its backward pass, counted tensor by tensor, so it does not depend on the machine.
@@ -97,7 +97,10 @@ def small_llama(hidden: int, layers: int, heads: int, key_value_heads: int, voca
 
 
 MODELS = {  # hidden size, layers, heads, key and value heads, vocabulary
+    "0.1m": (64, 2, 2, 1, 512),
     "small": (128, 4, 4, 2, 512),
+    "6m": (256, 8, 4, 2, 512),
+    "20m": (384, 12, 6, 2, 512),
     "135m": (576, 30, 9, 3, 49152),
 }
 
@@ -373,6 +376,7 @@ GROWTH = {  # one thing changes, the rest is as in the first
     "h": [{"h": n} for n in (2, 4, 8)],
     "layers": [{"layers": n} for n in (1, 2, 3)],
     "cap": [{"cap": n} for n in (32, 64)],
+    "model": [{"model": name} for name in ("0.1m", "small", "6m", "20m")],
 }
 CASES = {
     "miniature": {"model": "miniature"},
@@ -390,6 +394,11 @@ def growth(rounds: int) -> list[dict]:
             case = Case(**{**SHAPE, **change}, only="mgrpo")
             steps = [case.step("mgrpo", round_) for round_ in range(rounds + 1)][1:]
             row = {"what": name, "value": str(change[name]), "tokens": statistics.mean(s["tokens"] for s in steps)}
+            if name == "model":
+                row |= {
+                    "what": "parameters",
+                    "value": f"{case.trainers['mgrpo'].model.base_model.model.num_parameters():,}",
+                }
             rows.append({**row, "seconds": statistics.median(s["total"] for s in steps)})
             print(rows[-1], flush=True)
     return rows

@@ -80,6 +80,8 @@ def summarise(cfg: Config) -> dict[str, Any]:
         "seconds",
         "weight_change",
         "validation",
+        "skipped_steps",
+        "warnings",
         "key",
     )
     summary = {
@@ -228,6 +230,17 @@ def cost_table(summary: dict) -> pd.DataFrame:
         }
         for name, run in summary["runs"].items()
     )
+
+
+def warning_table(summary: dict) -> pd.DataFrame:
+    """What the trainings warned of, and the steps that were left out since their gradient was not finite."""
+    rows = []
+    for name, run in summary["runs"].items():
+        if run["skipped_steps"]:
+            steps = ", ".join(map(str, run["skipped_steps"]))
+            rows.append({"run": name, "step": steps, "warning": "left out: the gradient was not finite"})
+        rows += [{"run": name, "step": one["step"], "warning": one["text"]} for one in run["warnings"] or []]
+    return pd.DataFrame(rows)
 
 
 def verdict_table(summary: dict) -> pd.DataFrame:
@@ -397,6 +410,7 @@ TABLES = {
     "robustness": robustness_table,
     "paper": lambda summary: paper_table(summary["rows"]),
     "costs": cost_table,
+    "warnings": warning_table,
 }
 
 

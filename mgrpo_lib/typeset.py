@@ -20,6 +20,7 @@ TITLES = {
     "robustness": "The headline under other choices, in percentage points with 95% intervals on the probed problems",
     "paper": "The paper's table, and ours beside it",
     "costs": "What each training run cost, and its validation accuracy",
+    "warnings": "What the trainings warned of",
 }
 SPECIAL = str.maketrans(
     {
