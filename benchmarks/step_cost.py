@@ -450,18 +450,20 @@ def table() -> str:
 
 
 def draw() -> None:
-    """Phases of each arm's cost, and seconds against tokens, from the result files; the table beside it."""
+    """Phases of each arm's cost, and how a step grows, from the result files; the table beside it."""
     (RESULTS / "step_cost.md").write_text(table(), encoding="utf-8")
     import matplotlib.pyplot as plt
 
     from mgrpo_lib.style import use_style
 
     use_style()
-    found = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in (*measured(), "growth")}
-    figure, axes = plt.subplots(1, len(found), figsize=(7, 2.7), layout="constrained")
-    for axis, name in zip(axes, measured(), strict=False):
-        arms, base = found[name]["arms"], found[name]["arms"]["grpo"]["ms_per_token"]["median"]
-        left = [0.0] * len(arms)
+    cases, growth = measured(), json.loads((RESULTS / "growth.json").read_text())
+    figure, (above, below) = plt.subplots(2, 3, figsize=(7, 4.6), layout="constrained")
+    for axis in above[len(cases) :]:
+        axis.remove()
+    for axis, name in zip(above, cases, strict=False):
+        arms = json.loads((RESULTS / f"{name}.json").read_text())["arms"]
+        base, left = arms["grpo"]["ms_per_token"]["median"], [0.0] * len(arms)
         for phase, color in zip(PHASES, ("#56B4E9", "#000000", "#E69F00", "#BBBBBB"), strict=True):
             widths = [arm["phases_ms_per_token"][phase] / base for arm in arms.values()]
             axis.barh(list(arms), widths, left=left, color=color, label=phase.replace("_", " and "))
@@ -469,18 +471,45 @@ def draw() -> None:
         axis.axvline(1, color="black", lw=0.8, ls=":")
         axis.invert_yaxis()
         axis.set_title(name, fontsize=9)
-        axis.set_xlabel("cost of a generated token\n(grpo = 1)", fontsize=8)
-    for axis in axes[1:-1]:
+        axis.set_xlabel("cost of a generated token (grpo = 1)", fontsize=8)
+    for axis in above[1 : len(cases)]:
         axis.set_yticklabels([])
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=4, fontsize=8, frameon=False)
-    rows = [row for row in found["growth"]["rows"] if row["what"] == "prompts"]
-    fit = found["growth"]["line"]
-    axes[-1].plot([r["tokens"] for r in rows], [r["seconds"] for r in rows], "o", color="#D55E00")
-    ends = [min(r["tokens"] for r in rows), max(r["tokens"] for r in rows)]
-    axes[-1].plot(ends, [fit["fixed_seconds"] + fit["ms_per_token"] / 1e3 * t for t in ends], color="#D55E00", lw=1)
-    axes[-1].set_title(f"a step of mgrpo: $R^2$ = {fit['r_squared']:.3f}", fontsize=9)
-    axes[-1].set_xlabel("generated tokens in a step,\nsmall model without KL term", fontsize=8)
-    axes[-1].set_ylabel("seconds", fontsize=8)
+    figure.legend(*above[0].get_legend_handles_labels(), loc="outside upper left", ncols=4, fontsize=8, frameon=False)
+
+    def rows(what: str) -> list[dict]:
+        return [row for row in growth["rows"] if row["what"] == what]
+
+    fit, tokens = growth["line"], [row["tokens"] for row in rows("prompts")]
+    line = [fit["fixed_seconds"] + fit["ms_per_token"] / 1e3 * t for t in tokens]
+    below[0].plot(tokens, [row["seconds"] for row in rows("prompts")], "o", color="#D55E00")
+    below[0].plot(tokens, line, color="#D55E00", lw=1)
+    below[0].set_title(f"a step of mgrpo: $R^2$ = {fit['r_squared']:.3f}", fontsize=9)
+    below[0].set_xlabel("generated tokens in a step", fontsize=8)
+    below[0].set_ylabel("seconds", fontsize=8)
+    names = {"g": "G", "h": "H", "layers": "layers", "cap": "longest completion"}
+    for (what, label), marker, color in zip(
+        names.items(), "os^D", ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True
+    ):
+        cost = [1e3 * row["seconds"] / row["tokens"] for row in rows(what)]
+        below[1].plot(
+            [float(row["value"]) / SHAPE[what] for row in rows(what)],
+            cost,
+            marker=marker,
+            color=color,
+            lw=1,
+            label=label,
+        )
+    below[1].set_ylim(bottom=0)
+    below[1].set_xlabel("times its value in the benchmark", fontsize=8)
+    below[1].set_ylabel("ms a generated token", fontsize=8)
+    below[1].legend(fontsize=7, frameon=False)
+    sizes = [float(row["value"].replace(",", "")) for row in rows("parameters")]
+    cost = [1e3 * row["seconds"] / row["tokens"] for row in rows("parameters")]
+    below[2].loglog(sizes, cost, "o-", color="#D55E00", lw=1)
+    below[2].set_xlabel("parameters", fontsize=8)
+    below[2].set_ylabel("ms a generated token", fontsize=8)
+    for axis, title in zip(below[1:], ("what else grows", "size of the model"), strict=True):
+        axis.set_title(title, fontsize=9)
     figure.savefig(RESULTS / "step_cost.png")
 
 
