@@ -23,7 +23,7 @@ import psutil
 from mgrpo_lib.config import ROOT
 from mgrpo_lib.store import environment
 
-STAGES = ["01_data", "02_base_model", "03_grpo", "04_mgrpo", "05_benchmarks", "06_figures"]
+STAGES = ["01_data", "02_base_model", "03_grpo", "04_mgrpo", "05_benchmarks", "06_figures", "00_overview"]
 KINDS = ["everything", "the chain", "a kernel"]
 # what may differ: how long something took, and what was installed or measured where
 ALLOWED = ("seconds", "environment", "step_time")
@@ -169,7 +169,7 @@ def table(kills: list[Kill], finished: int, resumed: int, files: int, seed: int)
         "`summary.json`, tables, records, metrics and weights, to the bit. Allowed to differ: "
         f"{', '.join(f'`{name}`' for name in ALLOWED)}, and {', '.join(f'`{name}`' for name in UNCOMPARED)}.",
         "",
-        f"Python {here['python']}, torch {here['packages']['torch']}, {here['cpu_cores']} cores.",
+        f"Code of the trainings {here['training_code']}, of the evaluation {here['evaluation_code']}; Python {here['python']}, torch {here['packages']['torch']}, {here['cpu_cores']} cores.",
         "",
         "| stage | times hit |",
         "| --- | --- |",
