@@ -242,7 +242,7 @@ def questions(cfg: Config, name: str) -> tuple[int, int]:
 
 def _phrase(cfg: Config) -> int:
     own = [phrase for phrase in [*cfg.phrases, phrase_text(cfg.eval_phrase)] if phrase not in PHRASES]
-    return 1 if cfg.template == "miniature" else max(PHRASE, *[len(phrase) // 3 for phrase in own])
+    return 1 if cfg.template == "miniature" else max([PHRASE, *(len(phrase) // 3 for phrase in own)])
 
 
 def batches(cfg: Config) -> list[Batch]:
