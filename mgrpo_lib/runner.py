@@ -79,7 +79,9 @@ class Job:
     def give_back(self) -> None:
         """After a failure: the hidden manifests, unless new ones took their place."""
         for manifest, hidden in self._hidden():
-            if hidden.exists() and not manifest.exists():
+            if manifest.exists():
+                hidden.unlink(missing_ok=True)
+            elif hidden.exists():
                 hidden.replace(manifest)
 
     def forget(self) -> None:
@@ -510,21 +512,22 @@ def _reason(job: Job, code: int) -> str:
     elif code < 0 or "Kernel died" in text or "DeadKernel" in text:
         why = "its kernel was killed, most often for want of memory; close other programs or use WORKERS=1"
     else:
-        why = lines[-1] if lines else f"exit code {code}"
-        why += _room(job, text)
+        why = _no_room(job, lines) or (lines[-1] if lines else f"exit code {code}")
     return f"{why}\n          executed so far: {job.beside('.failed.ipynb').name}; log: {job.beside('.log')}"
 
 
-def _room(job: Job, log: str) -> str:
-    """The mend, where a notebook failed because nothing more could be written, and could not say so itself: on a full disk
-    its log is empty.
+def _no_room(job: Job, log: list[str]) -> str:
+    """Why and what to do, where nothing more can be written and the notebook did not get to say so itself: on a full disk its
+    log is empty or cut off.
     """
-    free, unwritable, _ = machine.disk(job.output.parent)
-    full = any(os.strerror(number) in log for number in store.FULL)
-    if "OUT=folder" in log or not (full or unwritable):
+    if log and "OUT=folder" in log[-1]:
         return ""
-    seen = f"nothing can be written ({unwritable})" if unwritable else f"{free:.3g} GB are free"
-    return f"; in {job.output.parent} {seen}: make room, or {store.ELSEWHERE}"
+    free, unwritable, _ = machine.disk(job.output.parent)
+    full = any(os.strerror(number) in line for number in store.FULL for line in log)
+    if not (full or unwritable):
+        return ""
+    why = f"nothing more can be written ({unwritable})" if unwritable else "a file could not be written to its end"
+    return f"{why}; {job.output.parent} has {free:.3g} GB free: make room, or {store.ELSEWHERE}"
 
 
 def _progress(job: Job) -> dict[str, Any]:
