@@ -359,6 +359,7 @@ def _what_changed(job: Job, made: dict[str, Any], old: list[Job]) -> str:
     params, code = made.get("params", {}), made.get("environment", {})
     names = [name for name in sorted(params.keys() & DECISIVE) if params[name] != job.settings[name]]
     reasons = [f"other {', '.join(names)}"] if names else []
+    # 01 has to do with neither code, and before 05 nothing is evaluated
     if job.notebook >= "02" and code.get("training_code") != store.TRAINING_CODE:
         reasons.append(f"training code {code.get('training_code')}, now {store.TRAINING_CODE}")
     elif job.notebook >= "05" and code.get("evaluation_code") != store.EVALUATION_CODE:
@@ -461,8 +462,6 @@ def _end(running: dict[Job, tuple[subprocess.Popen, float]]) -> None:
 def _start(job: Job, threads: int | None) -> subprocess.Popen:
     """Papermill in a process of its own, a kernel of its own inside."""
     job.output.parent.mkdir(parents=True, exist_ok=True)
-    job.set_aside()
-    job.progress.unlink(missing_ok=True)
     environment = {
         **os.environ,
         store.CHAIN: str(os.getpid()),  # the notebook may write into the folder that this chain holds
@@ -481,7 +480,9 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
     notebook, executed = str(NOTEBOOKS / f"{job.notebook}.ipynb"), str(job.beside(".running.ipynb"))
     call = [sys.executable, "-m", "papermill", notebook, executed, "-b", parameters, "--kernel", "python3"]
     call += ["--cwd", str(NOTEBOOKS), "--no-progress-bar", "--log-level", "ERROR"]
-    with open(job.beside(".log"), "w", encoding="utf-8") as log:
+    with open(job.beside(".log"), "w", encoding="utf-8") as log:  # before anything is moved: this may fail
+        job.progress.unlink(missing_ok=True)
+        job.set_aside()
         how = {"stdout": log, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
         return subprocess.Popen(call, env=environment, preexec_fn=_end_with_the_chain, **how)
 
