@@ -7,7 +7,9 @@ import sys
 
 
 def main() -> int:
-    """The command line; 0 if all went well, 1 if a step failed, 2 if it was refused, 130 if it was stopped."""
+    """The command line; 0 if all went well, 1 if a step failed, 2 if it was refused or nothing more can be written, 130 if
+    it was stopped.
+    """
     try:
         return run()
     except KeyboardInterrupt:

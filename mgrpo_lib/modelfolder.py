@@ -8,10 +8,9 @@ from typing import Any
 
 # of tokenizer_config.json what changes a prompt; the rest names versions and places
 SPOKEN = ("chat_template", "bos_token", "eos_token", "pad_token")
+VOCABULARY = ("tokenizer.json", "*.model", "vocab*")  # a tokenizer has at least one of these
 TOKENIZER = (
-    "tokenizer.json",
-    "*.model",
-    "vocab*",
+    *VOCABULARY,
     "merges*",
     "added_tokens.json",
     "special_tokens_map.json",
@@ -25,7 +24,8 @@ def content_of(folder: Path) -> str:
     Raises:
         ValueError: a part is missing, broken or cut off, or the weights are not in safetensors; with the mend.
     """
-    if not (folder / "tokenizer_config.json").is_file():
+    vocabulary = any(path.is_file() for pattern in VOCABULARY for path in folder.glob(pattern))
+    if not vocabulary or not (folder / "tokenizer_config.json").is_file():
         raise ValueError(f"{folder} has no tokenizer; put it there: tokenizer.save_pretrained({folder.name!r})")
     if (folder / "adapter_config.json").exists():  # transformers would load it on top of the weights
         raise ValueError(f"{folder} holds an adapter; merge it into its base model first: merge_and_unload()")

@@ -18,13 +18,24 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo_lib import machine, store
-from mgrpo_lib.config import ROOT, Config, ConfigError, load_config, parse_seeds
+from mgrpo_lib.config import (
+    ROOT,
+    Config,
+    ConfigError,
+    EvalSettings,
+    ModelSettings,
+    TrainSettings,
+    load_config,
+    parse_seeds,
+)
 from mgrpo_lib.progress import clock
 
 NOTEBOOKS = ROOT / "notebooks"
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 GPU_PROFILES = {"t4": 14.5, "a100": 39.0, "paper": 79.0}  # GiB that each needs at least
 SECONDS_TO_END = 20  # papermill gives a busy kernel five
+# what decides over results, of all settings
+DECISIVE = {"seeds", "arms", *ModelSettings.model_fields, *TrainSettings.model_fields, *EvalSettings.model_fields}
 CHOSEN_ELSEWHERE = {"profile": "PROFILE=", "arm": "the profile's arms", "seed": "SEEDS=", "output_root": "OUT="}
 
 
@@ -38,6 +49,7 @@ class Job:
     output: Path  # the executed copy
     manifest: Path | None  # what the notebook leaves when it is done (None: it only shows what others left) ...
     key: str  # ... and the key that this must bear
+    settings: dict[str, Any]  # of its model, or of the whole experiment, as manifests hold them
     progress: Path
     needs: list["Job"] = field(default_factory=list)
     parts: list[Path] = field(default_factory=list)  # further manifests that it leaves on its way
@@ -67,7 +79,9 @@ class Job:
     def give_back(self) -> None:
         """After a failure: the hidden manifests, unless new ones took their place."""
         for manifest, hidden in self._hidden():
-            if hidden.exists() and not manifest.exists():
+            if manifest.exists():
+                hidden.unlink(missing_ok=True)
+            elif hidden.exists():
                 hidden.replace(manifest)
 
     def forget(self) -> None:
@@ -187,7 +201,8 @@ def plan(cfg: Config, settings: dict[str, Any]) -> list[Job]:
         own = {} if run is None else {"arm": run.arm} | ({} if run.arm == "base" else {"seed": run.seed})
         parameters = {**settings, "profile": cfg.profile, "output_root": str(cfg.output), **own}
         progress = cfg.results / "progress" / f"{run.run_name if run else name}.json"
-        return Job(name, notebook, parameters, runs / f"{name}.ipynb", manifest, key, progress, needs)
+        of_model = (run or cfg).model_dump(mode="json")
+        return Job(name, notebook, parameters, runs / f"{name}.ipynb", manifest, key, of_model, progress, needs)
 
     def evaluation(name: str, run: Config, after: list[Job]) -> Job:
         manifest = cfg.results / "controls" / f"{name}.json"
@@ -236,7 +251,7 @@ def reproduce(
 
     Raises:
         ConfigError: a setting that cannot be used, an experiment that cannot fit into the GPU, or a folder where somebody
-            else is at work; nothing has been started then.
+            else is at work; nothing has been started then. Or nothing more can be written; as after a failure.
         KeyboardInterrupt: it was stopped; as after a failure.
     """
     cfg = configuration(profile, settings, seeds, out)
@@ -268,6 +283,11 @@ def _reproduce(cfg: Config, jobs: list[Job], workers: int | None) -> int:
         flush=True,
     )
     _note_other_versions([job for job in jobs if job not in pending])
+    if old := outdated(pending):
+        steps = "; ".join(f"{_few(names)} ({why})" for why, names in old.items())
+        print(
+            f"note: there with another key, and made anew: {steps}; OUT=another_folder keeps the old ones", flush=True
+        )
     if pending:
         workers, start = workers or default_workers(cfg), time.monotonic()
         seconds = _run(pending, workers)
@@ -313,6 +333,45 @@ def check_notebook(path: Path) -> None:
             f"{path.name} has {len(tagged)} cells tagged 'parameters', not the one that begins with '# Parameters'; restore the "
             f"tag (git checkout {path})"
         )
+
+
+def outdated(jobs: list[Job]) -> dict[str, list[str]]:
+    """The steps that were once done with other settings, inputs or code: by what is known of the reason, their names.
+
+    Args:
+        jobs: each after those it needs.
+    """
+    found: dict[str, list[str]] = {}
+    old: list[Job] = []
+    for job in jobs:
+        try:
+            made = store.read_json(job.manifest) if job.manifest else {}
+        except (FileNotFoundError, ValueError):  # not made yet, or cut off, which is said elsewhere
+            continue
+        if made and made.get("key") != job.key:
+            found.setdefault(_what_changed(job, made, old), []).append(job.name)
+            old.append(job)
+    return found
+
+
+def _what_changed(job: Job, made: dict[str, Any], old: list[Job]) -> str:
+    """Why a manifest's key is another, in a few words."""
+    params, code = made.get("params", {}), made.get("environment", {})
+    names = [name for name in sorted(params.keys() & DECISIVE) if params[name] != job.settings[name]]
+    reasons = [f"other {', '.join(names)}"] if names else []
+    # 01 has to do with neither code, and before 05 nothing is evaluated
+    if job.notebook >= "02" and code.get("training_code") != store.TRAINING_CODE:
+        reasons.append(f"training code {code.get('training_code')}, now {store.TRAINING_CODE}")
+    elif job.notebook >= "05" and code.get("evaluation_code") != store.EVALUATION_CODE:
+        reasons.append(f"evaluation code {code.get('evaluation_code')}, now {store.EVALUATION_CODE}")
+    if not reasons:
+        follows = any(need in old for need in job.needs)
+        reasons.append("what they are made from" if follows else "other settings, data or code")
+    return " and ".join(reasons)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names) if len(names) < 5 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def _note_other_versions(jobs: list[Job]) -> None:
@@ -388,22 +447,21 @@ def _end(running: dict[Job, tuple[subprocess.Popen, float]]) -> None:
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     for process, _ in running.values():
         process.terminate()
-    for job, (process, _) in running.items():
+    for process, _ in running.values():
         try:
             process.wait(SECONDS_TO_END)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        job.give_back()
     for number, handler in before.items():
         signal.signal(number, handler)
+    for job in running:  # last: where nothing can be written any more this fails
+        job.give_back()
 
 
 def _start(job: Job, threads: int | None) -> subprocess.Popen:
     """Papermill in a process of its own, a kernel of its own inside."""
     job.output.parent.mkdir(parents=True, exist_ok=True)
-    job.set_aside()
-    job.progress.unlink(missing_ok=True)
     environment = {
         **os.environ,
         store.CHAIN: str(os.getpid()),  # the notebook may write into the folder that this chain holds
@@ -422,7 +480,9 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
     notebook, executed = str(NOTEBOOKS / f"{job.notebook}.ipynb"), str(job.beside(".running.ipynb"))
     call = [sys.executable, "-m", "papermill", notebook, executed, "-b", parameters, "--kernel", "python3"]
     call += ["--cwd", str(NOTEBOOKS), "--no-progress-bar", "--log-level", "ERROR"]
-    with open(job.beside(".log"), "w", encoding="utf-8") as log:
+    with open(job.beside(".log"), "w", encoding="utf-8") as log:  # before anything is moved: this may fail
+        job.progress.unlink(missing_ok=True)
+        job.set_aside()
         how = {"stdout": log, "stderr": subprocess.STDOUT, "stdin": subprocess.DEVNULL}
         return subprocess.Popen(call, env=environment, preexec_fn=_end_with_the_chain, **how)
 
@@ -453,8 +513,22 @@ def _reason(job: Job, code: int) -> str:
     elif code < 0 or "Kernel died" in text or "DeadKernel" in text:
         why = "its kernel was killed, most often for want of memory; close other programs or use WORKERS=1"
     else:
-        why = lines[-1] if lines else f"exit code {code}"
+        why = _no_room(job, lines) or (lines[-1] if lines else f"exit code {code}")
     return f"{why}\n          executed so far: {job.beside('.failed.ipynb').name}; log: {job.beside('.log')}"
+
+
+def _no_room(job: Job, log: list[str]) -> str:
+    """Why and what to do, where nothing more can be written and the notebook did not get to say so itself: on a full disk its
+    log is empty or cut off.
+    """
+    if log and "OUT=folder" in log[-1]:
+        return ""
+    free, unwritable, _ = machine.disk(job.output.parent)
+    full = any(os.strerror(number) in line for number in store.FULL for line in log)
+    if not (full or unwritable):
+        return ""
+    why = f"nothing more can be written ({unwritable})" if unwritable else "a file could not be written to its end"
+    return f"{why}; {job.output.parent} has {free:.3g} GB free: make room, or {store.ELSEWHERE}"
 
 
 def _progress(job: Job) -> dict[str, Any]:

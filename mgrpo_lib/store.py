@@ -5,6 +5,7 @@ the code that made it.
 """
 
 import ast
+import errno
 import fcntl
 import gzip
 import hashlib
@@ -19,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mgrpo_lib import miniature
+from mgrpo_lib import machine, miniature
 from mgrpo_lib.benchmarks import SETS, identity
 from mgrpo_lib.config import GENERATORS, ROOT, Config, ConfigError, EvalSettings, ModelSettings, TrainSettings
 
@@ -44,7 +45,11 @@ TRAINING_MODULES = (
 DATA_MODULES = ("benchmarks", "data", "datacard", "miniature", "sums")
 EVALUATION_MODULES = ("evaluate", "controls")  # a change here leaves the trained models valid
 REPORT_MODULES = ("evidence", "paper", "records", "report", "stats")
+FULL = (errno.ENOSPC, errno.EDQUOT)
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)  # the last two: a file is in the way
 CHAIN = "MGRPO_CHAIN"  # environment variable: the process id of the chain that a notebook belongs to
+ELSEWHERE = "write elsewhere with OUT=folder (in a notebook: output_root)"
+KEPT = "What was finished stays, and the same call goes on from there"
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -226,8 +231,12 @@ def write_text(path: Path, text: str) -> Path:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, content = path.with_name(f".{path.name}.partial"), text.encode()
-    temporary.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+        temporary.replace(path)
+    except OSError:  # on a full disk every byte counts
+        temporary.unlink(missing_ok=True)
+        raise
     return path
 
 
@@ -298,26 +307,59 @@ def only_one(folder: Path):
     """One writer in a results folder: a chain with its notebooks, or one notebook run by hand. The system gives the lock
     back when its owner ends, however it does.
 
+    Args:
+        folder: ``results/<profile>`` in the folder of all output.
+
     Raises:
-        ConfigError: somebody else is at work there; the message names the process.
+        ConfigError: somebody else is at work there (the message names the process), or the disk is full or closed to us,
+            at first or later on.
     """
+    try:
+        with _locked(folder):
+            yield
+    except OSError as error:
+        why = no_place(error, folder)
+        if why is None:
+            raise
+        raise ConfigError(why) from error
+
+
+def no_place(error: OSError, folder: Path) -> str | None:
+    """What to do where nothing more can be written, in one line; None if the error is of something else.
+
+    Args:
+        folder: as in `only_one`.
+    """
+    output = folder.parents[1]
+    file = Path(error.filename or output)
+    if error.errno in FULL:
+        free = machine.disk(folder)[0]
+        why = f"a file could not be written to its end ({error}); {folder} has {free:.3g} GB free: make room"
+    # of the files that are read some may be locked too; their errors name the file themselves
+    elif error.errno in CLOSED and (file.is_relative_to(output) or output.is_relative_to(file)):
+        why = f"{folder} cannot be written ({error}): mend that"
+    else:
+        return None
+    return f"{why}, or {ELSEWHERE}. {KEPT}"
+
+
+@contextmanager
+def _locked(folder: Path):
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+", encoding="utf-8") as file:
+    with open(folder / ".lock", "a+b", buffering=0) as file:  # a buffer would be written once more, when it is closed
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            owner = file.read().strip()
+            owner = file.read().decode().strip()
             if not owner.startswith(f"process {os.environ.get(CHAIN)} on {platform.node()} "):
                 raise ConfigError(
-                    f"{folder} is in use by {owner or 'another run'}; wait until it ends, stop it, or write elsewhere with "
-                    "OUT=folder (in a notebook: output_root)"
+                    f"{folder} is in use by {owner or 'another run'}; wait until it ends, stop it, or {ELSEWHERE}"
                 ) from None
             yield  # in the chain's name
             return
         except OSError as error:  # some network folders know no locks
             print(f"note: {folder} cannot be locked ({error}); start no second run there", flush=True)
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        file.flush()
+        file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
         yield

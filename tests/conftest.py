@@ -1,6 +1,8 @@
 """Fixtures: everything is made here, offline and in seconds."""
 
 import os
+import shutil
+import subprocess
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -9,6 +11,15 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; oversubscribed cores are ten times slower
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def own_mounts() -> list[str]:
+    """What a command begins with that may mount file systems, which nobody else sees."""
+    call = ["unshare", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*call, "true"], capture_output=True).returncode:
+        pytest.skip("a file system can be mounted by nobody here: no unshare, or no user namespaces")
+    return call
 
 
 @pytest.fixture(scope="session")

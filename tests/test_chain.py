@@ -16,7 +16,7 @@ import psutil
 import pytest
 from kill_chain import descendants, kernels
 
-from mgrpo_lib import report, store
+from mgrpo_lib import report, runner, store
 from mgrpo_lib.config import ROOT, ConfigError, load_config
 from mgrpo_lib.figures import FIGURES
 from mgrpo_lib.runner import plan
@@ -189,10 +189,14 @@ def test_a_folder_that_is_in_use_is_for_its_owner_and_the_owners_notebooks_alone
     assert call("reproduce", "--profile", "smoke", "--out", str(out)).returncode == 0
 
 
-def test_a_changed_parameter_never_reuses_an_old_result(out):
+def test_a_changed_parameter_never_reuses_an_old_result(out, monkeypatch):
     def done(**changes) -> set[str]:
         cfg = load_config("smoke", arm="base", output_root=str(out), **changes)
         return {job.name for job in plan(cfg, changes) if job.done()}
+
+    def outdated(**changes) -> dict[str, list[str]]:
+        cfg = load_config("smoke", arm="base", output_root=str(out), **changes)
+        return runner.outdated([job for job in plan(cfg, changes) if not job.done()])
 
     everything = done()
     assert len(everything) == 10
@@ -201,6 +205,32 @@ def test_a_changed_parameter_never_reuses_an_old_result(out):
     trained = {name for name in everything if name[:2] in ("02", "03", "04")}
     assert done(test_problems=21) == trained
     assert done(eval_phrase=2) == trained | {"01_data"}
+
+    # and says which are old, and why as far as that is known
+    trained = ["04_mgrpo-seed0", "03_grpo-seed0", "04_mgrpo_nf4-seed0", "03_grpo_matched-seed0"]
+    assert outdated() == {}
+    rest = {"what they are made from": ["05_seed0"]}
+    assert outdated(learning_rate=0.5) == {"other learning_rate": [*trained, "06_figures"]} | rest
+    unknown, rest = "other settings, data or code", rest | {"other test_problems": ["06_figures"]}
+    assert outdated(test_problems=21) == {unknown: ["01_data", "05_base"]} | rest
+    assert outdated(seeds=[1]) == {"other seeds": ["06_figures"]}, "what was never made is not old"
+    monkeypatch.setattr(store, "EVALUATION_CODE", "feed")
+    evaluated = ["05_base", "05_seed0", "06_figures"]
+    assert list(outdated().values()) == [evaluated] and "evaluation code " in str(outdated())
+    monkeypatch.setattr(store, "TRAINING_CODE", "beef")
+    old = f"training code {store.read_json(out / 'results/smoke/data.json')['environment']['training_code']}, now beef"
+    assert outdated() == {old: ["02_base_model", "05_base", *trained, "05_seed0", "06_figures"]}
+
+
+def test_old_steps_are_named_before_anything_starts(out, monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr(runner, "_run", lambda pending, workers: started.extend(pending))
+    assert runner.reproduce("smoke", {"learning_rate": 0.5}, out=str(out)) == 1
+    text = capsys.readouterr().out
+    assert "3 of 10 steps are there already" in text and len(started) == 7
+    names = "04_mgrpo-seed0, 03_grpo-seed0, 04_mgrpo_nf4-seed0 and 2 more"
+    said = f"{names} (other learning_rate); 05_seed0 (what they are made from)"
+    assert f"note: there with another key, and made anew: {said}; OUT=another_folder keeps the old ones\n" in text
 
 
 def test_only_what_is_missing_is_made_again_and_the_rest_follows(out):
@@ -231,6 +261,36 @@ def test_a_failing_notebook_is_named_and_what_was_there_stays(out, tmp_path):
     assert "FAILED  05_base" in done.stdout and "not trained with these parameters" in done.stdout
     assert (copy / "results" / "smoke" / "runs" / "05_base.failed.ipynb").exists()
     assert store.read_json(copy / "results" / "smoke" / "records" / "base.json")["arm"] == "base", "given back"
+
+
+def test_a_full_or_closed_folder_ends_it_with_a_sentence_and_with_room_the_same_command_goes_on(
+    out, own_mounts, tmp_path
+):
+    script = [sys.executable, str(ROOT / "tests" / "full_chain.py"), str(out), str(tmp_path)]
+    done = subprocess.run([*own_mounts, *script], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = store.read_json(tmp_path / "found.json")
+    assert not any("Traceback" in text for _, text, _ in found.values())
+    assert {name: code for name, (code, _, _) in found.items()} == {
+        "closed": 2,
+        "full from the start": 2,
+        "no room for a card": 2,
+        "no room for a notebook": 1,
+        "room again": 0,
+    }
+    for name, (code, text, torn) in found.items():
+        assert not torn, f"{name} left {torn}"
+        assert code == 0 or "OUT=folder" in text, name
+    assert "results/smoke cannot be written ([Errno 30] Read-only file system" in found["closed"][1]
+    for name in ("full from the start", "no room for a card"):
+        assert "error: a file could not be written to its end ([Errno 28]" in found[name][1]
+        assert "has 0 GB free: make room, or" in found[name][1] and "the same call goes on" in found[name][1]
+    text = found["no room for a notebook"][1]
+    assert "8 of 10 steps" in text and "done    01_data" in text and "the same command goes on with the rest" in text
+    assert "FAILED  00_overview: nothing more can be written (No space left on device); " in text
+    assert "GB free: make room, or write elsewhere with OUT=folder" in text
+    text = found["room again"][1]
+    assert "9 of 10 steps" in text and "done    00_overview" in text, "what was finished stays"
 
 
 def begin(out: Path) -> subprocess.Popen:
