@@ -8,12 +8,13 @@ PYTHON ?=
 WORKERS ?=
 REPO ?=
 DRY ?=
+DATA ?=
 RUN = .venv/bin/python -m mgrpo_lib
 OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(MODEL),--model "$(MODEL)") $(if $(PARAMS),--params "$(PARAMS)")
 STAMP = .venv/.ready
 
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor reproduce plan test test-colab test-extra test-browser benchmark fuzz kill-test lint format figures html badges lab lock licences audit newest clean
+.PHONY: help setup doctor reproduce plan test test-colab test-extra test-browser benchmark fuzz agreement kill-test lint format figures html badges lab lock licences audit newest clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +52,9 @@ benchmark: $(STAMP)  ## what a joint step costs per token beside plain TRL GRPO,
 
 fuzz: $(STAMP)  ## hostile text for the verifier: N texts (100000, minutes) in families, from SEED; one core
 	@.venv/bin/python tests/fuzz_rewards.py $(or $(N),100000) $(or $(SEED),0)
+
+agreement: $(STAMP)  ## the verifier's verdicts beside labelled completions (DATA=file.jsonl[.gz]), into docs/verifier.md (a minute)
+	@.venv/bin/python tests/agreement.py $(if $(DATA),"$(DATA)") --table docs/verifier.md
 
 kill-test: $(STAMP)  ## kill the smoke chain at random moments and in every stage, and compare its end; KILLS=24 (a quarter of an hour)
 	@.venv/bin/python tests/kill_chain.py --table docs/robustness.md $(if $(KILLS),--kills $(KILLS))

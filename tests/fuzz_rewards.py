@@ -1,5 +1,5 @@
 """Hostile text for the verifier, in families of seeded generators; prints a table, and fails when text without a right
-answer earns a point, text with one earns none, something raises, or a call takes a second.
+answer earns a point, text with one earns none, something raises, a call takes a second, or memory grows too far.
 
     python tests/fuzz_rewards.py [how many, 100000 by default] [first seed]
 
@@ -20,6 +20,9 @@ from mgrpo_lib import rewards
 from mgrpo_lib.rewards import accuracy_reward, extract_answer, same_answer
 
 SLOW = 1.0  # seconds of wall-clock that no call may take
+# MiB that this process may grow by while it judges a family; the largest texts have 1.5 million characters, which are
+# cut, split and searched, and a measured growth was 34
+MEMORY = 200
 FAMILIES = {}  # name: (share of all texts, generator)
 HARD_GOLDS = [
     *(r"\frac{7919\sqrt{13}}{104729}", r"7919x^2-13y", "104729", r"(-7919, \infty)", r"\{7919, 104729\}", "y=7919x+13"),
@@ -392,6 +395,8 @@ def fuzz(name: str, seeds: range) -> Count:
         count.seconds.append(seconds)
         count.wrong += [f"{name} {seed}: {what}" for what in wrong]
     count.memory = _memory() - start
+    if count.memory > MEMORY:
+        count.wrong.append(f"{name}: memory grew by {count.memory:.0f} MiB, over {MEMORY}")
     count.undecided = rewards.failures.total() - before
     return count
 
@@ -425,7 +430,7 @@ def main(texts: int = 100_000, first: int = 0) -> int:
             flush=True,
         )
         wrong += count.wrong
-    print(f"{time.perf_counter() - start:.0f} s; first seed {first}")
+    print(f"{time.perf_counter() - start:.0f} s; first seed {first}; limits: {SLOW:g} s a call, {MEMORY} MiB a family")
     for line in wrong[:40]:
         print(line.encode("unicode_escape").decode()[:500])
     print(f"{len(wrong)} wrong" if wrong else "nothing wrong")

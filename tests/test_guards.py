@@ -221,6 +221,21 @@ def test_a_run_without_a_signal_warns_once_a_layer_also_over_an_interruption(tmp
     assert store.read_json(cfg.run_folder / "run.json")["warnings"] == given
 
 
+def test_a_policy_that_collapses_is_warned_of(tmp_path, monkeypatch):
+    """An easy reward, for how often one sign is written, and a learning rate far too high."""
+    monkeypatch.setattr(
+        module, "accuracy_reward", lambda completions, **_: [float(text.count("5")) for text in completions]
+    )
+    monkeypatch.setattr(guards, "PATIENCE", 2)
+    easy = {"base_steps": 10, "max_steps": 12, "max_completion_length": 8, "checkpoint_steps": 0, "beta": 0}
+    cfg = config(tmp_path, learning_rate=3e-2, **easy)
+    found = [one for one in train(cfg)["warnings"] if one["sign"] == "entropy collapse, layer 1"]
+    entropy = [row["entropy"] for row in store.read_jsonl(cfg.run_folder / "metrics.jsonl")]
+    low = [step for step in range(4, 13) if sum(entropy[step - 2 : step]) / 2 < guards.COLLAPSED_ENTROPY]
+    assert entropy[0] > 1 and [one["step"] for one in found] == low[:1], "once, and as soon as it has fallen"
+    assert "Try a lower learning_rate" in found[0]["text"]
+
+
 # ---------------------------------------------------------------------------------------------- memory
 def on_the_gpu():
     raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
@@ -343,6 +358,25 @@ def test_a_manifest_that_a_power_cut_left_empty_is_made_again(tmp_path, capsys):
     (tmp_path / "run.json").write_text("")
     assert store.finished(tmp_path / "run.json", "key") is None
     assert "is cut off or damaged" in capsys.readouterr().out
+
+
+def test_of_three_checkpoints_the_last_two_are_left(tmp_path, monkeypatch):
+    saved, save = [], trainer.MGRPOTrainer._save_checkpoint
+
+    def saving(self, *arguments):
+        save(self, *arguments)
+        saved.append(self.state.global_step)
+
+    monkeypatch.setattr(trainer.MGRPOTrainer, "_save_checkpoint", saving)
+    stop_in(monkeypatch, 3, interrupt)
+    cfg = config(tmp_path, checkpoint_steps=1)
+    with pytest.raises(KeyboardInterrupt):
+        train(cfg)
+    left = sorted(path.name for path in (partial_folder(cfg) / "trainer").glob("checkpoint-*"))
+    assert saved == [1, 2, 3] and left == ["checkpoint-2", "checkpoint-3"]
+    monkeypatch.setattr(trainer.MGRPOTrainer, "_compute_loss", COMPUTE_LOSS)
+    train(cfg)
+    assert not list(tmp_path.rglob("checkpoint-*")), "none of a finished run"
 
 
 def test_no_checkpoint_nowhere(tmp_path):

@@ -143,48 +143,68 @@ def execute(name: str, folder, **parameters) -> None:
     )
 
 
-def test_papermills_own_command_line_refuses_what_is_misspelt_and_a_lost_tag(tmp_path):
-    untagged = json.loads((NOTEBOOKS / "01_data.ipynb").read_text(encoding="utf-8"))
-    for cell in untagged["cells"]:
-        cell["metadata"].pop("tags", None)
-    (tmp_path / "untagged.ipynb").write_text(json.dumps(untagged))
-    cases = {
+def beginning(name: str, folder, tag="parameters"):
+    """A copy of a notebook that ends with its configuration, and imports nothing else, for that takes seconds."""
+    notebook = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))
+    _, imports, parameters, configuration = code_cells(NOTEBOOKS / f"{name}.ipynb")[:4]
+    imports["source"] = "from mgrpo_lib.config import from_notebook"
+    parameters["metadata"]["tags"] = [tag]
+    (folder / f"{name}.ipynb").write_text(json.dumps({**notebook, "cells": [imports, parameters, configuration]}))
+    return folder / f"{name}.ipynb"
+
+
+def start_papermill(notebook, folder, values: dict[str, str]) -> subprocess.Popen:
+    """Papermill's own command line, without the runner's checks."""
+    call = [sys.executable, "-m", "papermill", str(notebook), str(folder / "out.ipynb"), "--cwd", str(NOTEBOOKS)]
+    for name, value in {"profile": "smoke", "output_root": str(folder / "new"), **values}.items():
+        call += ["-p", name, value]
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([*call, "-k", "python3"], cwd=folder, **how)
+
+
+def test_papermills_own_command_line_refuses_what_is_misspelt_wrong_or_contradictory_and_a_lost_tag(tmp_path):
+    training, untagged = beginning("04_mgrpo", tmp_path), beginning("01_data", tmp_path, tag="lost")
+    misspelt = "unknown parameter 'test_problem' in parameters; did you mean 'test_problems'"
+    cases = [
+        (NOTEBOOKS / "01_data.ipynb", {"test_problem": "3"}, [misspelt]),
+        (untagged, {"test_problems": "3"}, ["no cell is tagged 'parameters'; restore the tag"]),
         (
-            NOTEBOOKS / "01_data.ipynb",
-            "test_problem",
-        ): "unknown parameter 'test_problem' in parameters; did you mean 'test_problems'",
-        (tmp_path / "untagged.ipynb", "test_problems"): "no cell is tagged 'parameters'; restore the tag",
-    }
-    started = {}
-    for notebook, name in cases:
-        command = [
-            sys.executable,
-            "-m",
-            "papermill",
-            str(notebook),
-            str(tmp_path / "out.ipynb"),
-            "-p",
-            "profile",
-            "smoke",
-        ]
-        command += [
-            "-p",
-            "output_root",
-            str(tmp_path / "new"),
-            "-p",
-            name,
-            "3",
-            "--cwd",
-            str(NOTEBOOKS),
-            "-k",
-            "python3",
-        ]
-        how = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        started[notebook, name] = subprocess.Popen(command, cwd=tmp_path, **how)
-    for case, process in started.items():
+            training,
+            {"learning_rate": "fast", "max_steps": "-1", "num_generations": "2.5", "select_drafts": "wrongs"},
+            [
+                "'learning_rate' is 'fast' (str): input should be a valid number",
+                "'max_steps' is -1 (int): input should be greater than or equal to 1",
+                "'num_generations' is 2.5 (float): input should be a valid integer",
+                "'select_drafts' is 'wrongs' (str): input should be 'all', 'wrong' or 'mixed'",
+            ],
+        ),
+        (training, {"drafts_per_prompt": "9"}, ["drafts_per_prompt 9 exceeds num_generations 4; use at most that"]),
+    ]
+    folders = [tmp_path / str(i) for i in range(len(cases))]
+    for folder in folders:
+        folder.mkdir()
+    started = [start_papermill(path, folder, values) for (path, values, _), folder in zip(cases, folders, strict=True)]
+    for process, (_, _, messages) in zip(started, cases, strict=True):
         text, _ = process.communicate(timeout=120)
-        assert process.returncode != 0 and cases[case] in text, text
-    assert not (tmp_path / "new").exists(), "nothing was done"
+        assert process.returncode != 0 and all(message in text for message in messages), text
+    assert not list(tmp_path.glob("*/new")), "nothing was done"
+
+
+def test_a_formula_is_compared_inside_a_papermill_kernel(tmp_path):
+    """A helper process, pipes and time limits, in a kernel whose standard output is not a file and whose main thread is
+    an event loop.
+    """
+    cells = [
+        "from mgrpo_lib import rewards",
+        'pairs = [(r"\\sqrt{12}", r"2\\sqrt{3}"), ("(x+1)^2", "x^2+2x+1"), (r"\\sqrt{12}", r"3\\sqrt{2}"), ("(x+1)^2", "x^2+1")]',
+        "print([rewards.same_answer(*pair) for pair in pairs], dict(rewards.failures), rewards.helper.process.poll())",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbformat.write(notebook, tmp_path / "formulas.ipynb")
+    done = papermill.execute_notebook(
+        str(tmp_path / "formulas.ipynb"), None, cwd=str(ROOT), progress_bar=False, kernel_name="python3"
+    )
+    assert done.cells[-1].outputs[0].text.strip() == "[True, True, False, False] {} None"
 
 
 def test_injected_parameters_arrive(tmp_path):

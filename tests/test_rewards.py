@@ -3,7 +3,6 @@ nothing.
 """
 
 import gzip
-import hashlib
 import json
 import os
 import subprocess
@@ -11,6 +10,7 @@ import sys
 import threading
 import time
 
+import agreement
 import fuzz_rewards
 import psutil
 import pytest
@@ -20,8 +20,6 @@ from hypothesis import strategies as st
 from mgrpo_lib import rewards, symbolic
 from mgrpo_lib.config import ROOT
 from mgrpo_lib.rewards import accuracy_reward, extract_answer, same_answer
-
-GRADED = ROOT.parent / "shared" / "data" / "graded_outputs" / "graded.jsonl.gz"
 
 
 @pytest.mark.parametrize(
@@ -432,26 +430,31 @@ def test_agreement_lists_what_disagrees(tmp_path, capsys):
     assert "overall: 1 of 3 agree (33.333%)" in report
 
 
-# labels that are wrong, by the first 12 digits of the completion's SHA-256
-WRONG_LABELS = {
-    "002ef8bc1123": "the completion states the gold word in plain text",
-    "ac003c20c795": "the completion states the gold word, in quotes",
-    "a9a34a1245cc": "the completion states the gold letter",
-    "c52ceb3f8cbf": "the boxed trigonometric sum is exactly the gold number, unsimplified",
-}
+@pytest.fixture(scope="module")
+def graded():
+    if not agreement.GRADED.exists():
+        pytest.skip("needs the graded outputs in ../shared, which are not part of the project")
+    return agreement.judge(agreement.load(agreement.GRADED))
 
 
-@pytest.mark.skipif(
-    not GRADED.exists(), reason="needs the graded outputs in ../shared, which are not part of the project"
-)
-def test_agreement_with_graded_outputs():
-    with gzip.open(GRADED, "rt") as file:
-        rows = [json.loads(line) for line in file]
-    digest = [hashlib.sha256(row["completion"].encode()).hexdigest()[:12] for row in rows]
-    rows = [row for row, name in zip(rows, digest, strict=True) if name not in WRONG_LABELS]
-    verdicts = accuracy_reward([row["completion"] for row in rows], [row["gold"] for row in rows])
-    wrong = [(row, verdict) for row, verdict in zip(rows, verdicts, strict=True) if verdict != row["label"]]
-    assert len(wrong) <= 0.001 * len(rows)
-    assert not [row for row, verdict in wrong if verdict and "\\boxed" in row["completion"]], (
-        "a box is never read too well"
-    )
+def test_agreement_with_graded_outputs(graded):
+    assert sum(row.agrees for row in graded) >= 0.9985 * len(graded), "with all labels, also the wrong ones"
+    kept = [row for row in graded if row.digest not in agreement.WRONG_LABELS]
+    wrong = [row for row in kept if not row.agrees]
+    assert len(kept) == len(graded) - len(agreement.WRONG_LABELS) and len(wrong) <= 0.001 * len(kept)
+    assert not [row for row in wrong if row.verdict and row.box], "a box is never read too well"
+
+
+def test_a_table_of_agreement_counts_and_names_rows_without_their_text(tmp_path):
+    known = next(iter(agreement.WRONG_LABELS))
+    rows = [agreement.Row("a" * 12, "one", True, True, True), agreement.Row(known, "two", False, True, False)]
+    text = agreement.table(rows, "overall\n99 completions a second; without a verdict: 0\n")
+    assert "1 of 2 (50.000%) agree; without the rows whose labels are wrong (below), 1 of 1 (100.000%)" in text
+    assert f"| `{known}` | two | {agreement.WRONG_LABELS[known]} |" in text
+    assert f"| `{known}` | two | the verifier says right, no box | yes |" in text and "99 completions a second" in text
+
+
+def test_make_agreement_without_data_says_what_to_give(tmp_path):
+    call = [sys.executable, str(ROOT / "tests" / "agreement.py"), str(tmp_path / "none.jsonl")]
+    done = subprocess.run(call, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 2 and "make agreement DATA=" in done.stderr and "gold, completion, label" in done.stderr
