@@ -3,6 +3,7 @@ comes through here.
 """
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pandas as pd
 from mgrpo_lib import evidence, store
 from mgrpo_lib.config import ROOT, Config, load_config
 from mgrpo_lib.paper import paper_table
+from mgrpo_lib.progress import clock
+from mgrpo_lib.prompts import phrase_text
 from mgrpo_lib.records import Records
 from mgrpo_lib.stats import accuracy_interval, estimate, minimum_detectable_effect, transitions
 from mgrpo_lib.typeset import latex
@@ -434,7 +437,8 @@ def update_readme(cfg: Config, readme: Path = ROOT / "README.md") -> bool:
     """Puts a reference experiment's results between README's markers; returns whether anything changed."""
     summary, place = store.read_json(cfg.results / "summary.json"), REFERENCES[cfg.profile]
     if place == "results":
-        block = readme_block(summary, store.finished(cfg.results / "timing.json", store.experiment_key(cfg)))
+        timing = store.finished(cfg.results / "timing.json", store.experiment_key(cfg))
+        block = readme_block(summary, mended(cfg.of_arm(evidence.METHOD, cfg.seeds[0])), timing)
     else:
         block = {"ablation": variants_block, "llm": llm_block}[place](summary)
     text = readme.read_text(encoding="utf-8")
@@ -445,8 +449,45 @@ def update_readme(cfg: Config, readme: Path = ROOT / "README.md") -> bool:
     return new != text
 
 
-def readme_block(summary: dict, timing: dict | None = None) -> str:
-    """README's results: the verdicts, whether it is self-correction, then the table, then what it took."""
+def mended(run: Config) -> str:
+    """A wrong draft that a run's second attempt put right, as it was written: the first of the set where it does so most."""
+    records = store.read_records(run.results / "records" / f"{run.run_name}.json", store.evaluation_key(run))
+    put_right = [record for record in records if record["correct_2"] and not record["correct_1"]]
+    ((most, _),) = Counter(record["benchmark"] for record in put_right).most_common(1)
+    one = next(record for record in put_right if record["benchmark"] == most)
+    lines = {
+        "question": one["question"],
+        "attempt 1": f"{one['text_1']}   (wrong)",
+        "phrase": phrase_text(run.eval_phrase),
+        "attempt 2": f"{one['text_2']}   (right)",
+    }
+    return (
+        f"The first problem of {most} that `{run.run_name}` answers wrongly and then rightly (right: {one['gold']}):\n\n```text\n"
+        + "".join(f"{name:11}{text}\n" for name, text in lines.items())
+        + "```"
+    )
+
+
+def stage_table(timing: dict) -> pd.DataFrame:
+    """Where the time of a whole chain went: what the runs of each notebook took together, on a core each."""
+    stages: dict[str, list[float]] = {}
+    for name, seconds in timing["steps"].items():
+        stages.setdefault(name[:2], []).append(seconds)
+    titles = {path.stem[:2]: path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    total = sum(timing["steps"].values())
+    return pd.DataFrame(
+        {
+            "notebook": f"`{titles[stage]}`",
+            "runs": len(seconds),
+            "time": clock(sum(seconds)),
+            "share, %": round(100 * sum(seconds) / total),
+        }
+        for stage, seconds in sorted(stages.items())
+    )
+
+
+def readme_block(summary: dict, example: str, timing: dict | None = None) -> str:
+    """README's results: the verdicts, an example, whether it is self-correction, then the table, then what it took."""
     n, seeds = summary["rows"][0]["n"], len(summary["params"]["seeds"])
     lines = [
         f"Profile `{summary['profile']}`: the embedded **miniature** (a model of 0.2M parameters and an arithmetic task of ours; no statement about LLMs), "
@@ -460,6 +501,8 @@ def readme_block(summary: dict, timing: dict | None = None) -> str:
         "",
         correction_sentence(summary),
         "",
+        example,
+        "",
         "![MGRPO's second attempts against every control](figures/cpu/controls.png)",
         "",
         "Both attempts of every arm:",
@@ -470,7 +513,9 @@ def readme_block(summary: dict, timing: dict | None = None) -> str:
     if timing:
         cores = summary["environment"]["cpu_cores"]
         lines += [
-            f"The whole chain took {timing['seconds'] / 60:.0f} minutes on {cores} CPU cores, notebooks run {timing['workers']} at a time.",
+            f"The whole chain took {timing['seconds'] / 60:.0f} minutes on {cores} CPU cores, notebooks run {timing['workers']} at a time:",
+            "",
+            markdown(stage_table(timing)).rstrip(),
             "",
         ]
     packages = summary["environment"]["packages"]
