@@ -438,7 +438,10 @@ def update_readme(cfg: Config, readme: Path = ROOT / "README.md") -> bool:
     summary, place = store.read_json(cfg.results / "summary.json"), REFERENCES[cfg.profile]
     if place == "results":
         timing = store.finished(cfg.results / "timing.json", store.experiment_key(cfg))
-        block = readme_block(summary, mended(cfg.of_arm(evidence.METHOD, cfg.seeds[0])), timing)
+        more = cfg.results / "rounds.json"
+        shown = [mended(cfg.of_arm(evidence.METHOD, cfg.seeds[0]))]
+        shown += [rounds_sentence(store.read_json(more))] if more.exists() else []
+        block = readme_block(summary, shown, timing)
     else:
         block = {"ablation": variants_block, "llm": llm_block}[place](summary)
     text = readme.read_text(encoding="utf-8")
@@ -468,6 +471,20 @@ def mended(run: Config) -> str:
     )
 
 
+def rounds_sentence(rounds: dict) -> str:
+    """How the method fares when it is asked more often than it was trained to be, where that changes most."""
+    own = [row for row in rounds["rows"] if row["arm"] == evidence.METHOD]
+    row = max(own, key=lambda row: np.ptp(row["accuracy"]))
+    *most, last = (
+        percent(value, interval) for value, interval in zip(row["accuracy"], row["accuracy_ci"], strict=True)
+    )
+    return (
+        f"Asked again and again, each time shown its last answer, MGRPO is right on {row['benchmark']} in {', '.join(most)} and "
+        f"{last}% of the problems at attempts 1 to {rounds['rounds']} ([all sets](figures/{rounds['profile']}/rounds.png)). It was "
+        "trained on one correction of a first attempt; whoever samples more of them should know."
+    )
+
+
 def stage_table(timing: dict) -> pd.DataFrame:
     """Where the time of a whole chain went: what the runs of each notebook took together, on a core each."""
     stages: dict[str, list[float]] = {}
@@ -486,8 +503,8 @@ def stage_table(timing: dict) -> pd.DataFrame:
     )
 
 
-def readme_block(summary: dict, example: str, timing: dict | None = None) -> str:
-    """README's results: the verdicts, an example, whether it is self-correction, then the table, then what it took."""
+def readme_block(summary: dict, shown: list[str], timing: dict | None = None) -> str:
+    """README's results: the verdicts, whether it is self-correction, what is `shown` of it, the table, what it took."""
     n, seeds = summary["rows"][0]["n"], len(summary["params"]["seeds"])
     lines = [
         f"Profile `{summary['profile']}`: the embedded **miniature** (a model of 0.2M parameters and an arithmetic task of ours; no statement about LLMs), "
@@ -501,8 +518,7 @@ def readme_block(summary: dict, example: str, timing: dict | None = None) -> str
         "",
         correction_sentence(summary),
         "",
-        example,
-        "",
+        *(line for text in shown for line in (text, "")),
         "![MGRPO's second attempts against every control](figures/cpu/controls.png)",
         "",
         "Both attempts of every arm:",
