@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, PathPatch
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from mgrpo_lib import store
 from mgrpo_lib.captions import captions, counted, reference_arm, where
@@ -347,6 +348,7 @@ def frontier_figure(summary: dict) -> plt.Figure:
                     )
             axis.set_ylim(-2, 102)
             axis.margins(x=0.15)
+            axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         line[0].set_ylabel("right answers, %")
         line[len(line) // 2].set_xlabel(costs[cost].replace("\n", " "))
     for benchmark, axis in zip(benchmarks, axes[0], strict=True):
