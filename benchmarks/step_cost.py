@@ -487,7 +487,7 @@ def draw() -> None:
         axis.axvline(1, color="black", lw=0.8, ls=":")
         axis.invert_yaxis()
         axis.set_title(name.replace("_kl", " with KL").replace("135m", "135M, LoRA"), fontsize=9)
-        axis.set_xlabel("cost of a generated token (GRPO = 1)", fontsize=8)
+    above[len(cases) // 2].set_xlabel("cost of a generated token (GRPO = 1)", fontsize=8)
     for axis in above[1 : len(cases)]:
         axis.set_yticklabels([])
     figure.legend(*above[0].get_legend_handles_labels(), loc="outside upper left", ncols=4, fontsize=8, frameon=False)
@@ -522,6 +522,8 @@ def draw() -> None:
     sizes = [float(row["value"].replace(",", "")) for row in rows("parameters")]
     cost = [1e3 * row["seconds"] / row["tokens"] for row in rows("parameters")]
     below[2].loglog(sizes, cost, "o-", color="#D55E00", lw=1)
+    below[2].set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
+    below[2].minorticks_off()
     below[2].set_xlabel("parameters", fontsize=8)
     below[2].set_ylabel("ms a generated token", fontsize=8)
     for axis, title in zip(below[1:], ("what else grows", "size of the model"), strict=True):
