@@ -239,9 +239,18 @@ def test_equal_budgets_by_hand(made_up, summary):
 
 
 def test_every_table_has_rows_and_no_number_is_lost(made_up, summary):
-    assert set(report.tables(summary)) == set(report.TABLES)
+    calm = set(report.TABLES) - {"warnings"}
+    assert set(report.tables(summary)) == calm
     assert len(summary["cross_refinement"]) == 9 * 5 and len(summary["robustness"]) == 5 * (3 + 9 + 9)
-    assert report.tables({**summary, "hypotheses": [], "controls": []}).keys() == set(report.TABLES) - {"verdicts", "undecided", "controls"}  # fmt: skip
+    assert report.tables({**summary, "hypotheses": [], "controls": []}).keys() == calm - {"verdicts", "undecided", "controls"}  # fmt: skip
+
+
+def test_what_a_training_warned_of_is_in_a_table(summary):
+    name, run = next((name, run) for name, run in summary["runs"].items() if run["arm"] == "mgrpo")
+    troubled = {**run, "skipped_steps": [3, 4], "warnings": [{"step": 20, "sign": "cut off", "text": "cut off"}]}
+    table = report.tables({**summary, "runs": {**summary["runs"], name: troubled}})["warnings"]
+    assert table["run"].tolist() == [name] * 2 and table["step"].tolist() == ["3, 4", 20]
+    assert table["warning"].tolist() == ["left out: the gradient was not finite", "cut off"]
 
 
 def test_the_papers_numbers_stand_beside_ours_with_their_source(summary):
