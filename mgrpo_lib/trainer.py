@@ -8,7 +8,7 @@ The policy is trained on the sum
 
 with both terms at the same policy and in the same optimizer step. The layers are never concatenated: each keeps its own
 padding and its own normalisation. No body of TRL is copied; every override calls `super()`. Beside the formula, a joint
-step does no work that the formula does not need, and leaves the update as it is: a draft is read once for its H
+step leaves out work that the formula does not need, and leaves the update as it is: a draft is read once for its H
 corrections, when they are sampled (`one_prefill`) and when they are trained on (`each_prompt_once`); rows without an
 advantage and columns of padding are not computed (`_get_per_token_logps_and_entropies`), and each term is differentiated
 before the next is computed (`_compute_loss`).
@@ -453,7 +453,7 @@ class MGRPOTrainer(GRPOTrainer):
 
     def _split(self, batch: dict[str, torch.Tensor], slices: int, most: int) -> list[list[dict[str, torch.Tensor]]]:
         """Cuts a layer into as many micro-batches as TRL cuts layer 1, and each of these into as many pieces as it takes
-        for none to compute more than `most` tokens, padding counted: no more memory than layer 1 needs.
+        for none to compute more than `most` tokens, padding counted: about the memory that layer 1 needs in plain GRPO.
 
         Rows are in random order, as in TRL. Where all micro-batches fall into one optimizer step, so that the order does
         not matter, the corrections of a draft stay together, those with an advantage come first, and the short ones
