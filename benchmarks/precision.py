@@ -31,7 +31,7 @@ from mgrpo_lib.train import build_trainer
 
 RESULTS = Path(__file__).parent / "results"
 CASES = {
-    "smollm2": ("smollm2_gpu", {"sft_steps": 0, "max_steps": 4}),
+    "smollm2": ("smollm2_gpu", {"sft_steps": 0, "max_steps": 3}),
     "t4": (
         "t4",
         {
@@ -138,7 +138,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         random_model(Path(scratch), given.folder)
-        for case, model in {"smollm2": given.folder, "t4": Path(scratch)}.items():
+        for case, model in {"t4": Path(scratch), "smollm2": given.folder}.items():
             for weights in WEIGHTS:
                 command = [sys.executable, __file__, str(model), "--one", case, weights]
                 said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
