@@ -2,8 +2,8 @@
 
 `python -m mgrpo_lib plan --profile NAME` prints it for every arm, with the assumptions; `fits` is the short answer that
 the chain asks for before it starts. Memory is for the longest question and full-length attempts, so it is an upper
-estimate; hours rest on a few constants below and are good to perhaps a factor of 1.5. None of it was measured with this
-library on a GPU. Only the counting of parameters loads torch, on its meta device, without weights.
+estimate; hours rest on a few constants below and are good to perhaps a factor of 1.5; what was measured beside it is in
+`benchmarks/results/precision.md`. Only the counting of parameters loads torch, on its meta device, without weights.
 """
 
 import functools
@@ -528,7 +528,7 @@ def report(cfg: Config) -> str:
     lines = [
         f"profile {cfg.profile}: {cfg.model}, {model.parameters:,} parameters; {cfg.train_data} -> {', '.join(cfg.benchmarks)}; "
         f"{seeds} seed(s)",
-        "An estimate: nothing was measured on these GPUs with this library.",
+        "An estimate; benchmarks/results/precision.md has what was measured beside it, on an H100.",
         *_table(
             ["arm", "trained parameters", "steps", "sampled/step", "read/step", "sampled", "read"], map(_tokens, runs)
         ),

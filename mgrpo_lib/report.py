@@ -37,7 +37,7 @@ DETECTABLE = (
     "detectable at 80% power, points"  # beside what is not significant: the smallest true difference that would be
 )
 # committed experiments, and the place of each in README
-REFERENCES = {"cpu": "results", "ablation": "ablation", "smollm2": "llm"}
+REFERENCES = {"cpu": "results", "ablation": "ablation", "smollm2_gpu": "llm_gpu", "smollm2": "llm"}
 
 
 def name_of(arm: str) -> str:
@@ -443,7 +443,7 @@ def update_readme(cfg: Config, readme: Path = ROOT / "README.md") -> bool:
         shown += [rounds_sentence(store.read_json(more))] if more.exists() else []
         block = readme_block(summary, shown, timing)
     else:
-        block = {"ablation": variants_block, "llm": llm_block}[place](summary)
+        block = variants_block(summary) if place == "ablation" else llm_block(summary)
     text = readme.read_text(encoding="utf-8")
     between = rf"(<!-- {place} -->\n).*?(<!-- /{place} -->)"
     new = re.sub(between, lambda m: m[1] + block + m[2], text, flags=re.DOTALL)
@@ -586,13 +586,15 @@ def variants_block(summary: dict) -> str:
 
 
 def llm_block(summary: dict) -> str:
-    """README's first numbers on a pretrained language model."""
-    params, rows = summary["params"], summary["rows"]
-    steps = summary["runs"][f"mgrpo-seed{params['seeds'][0]}"]["steps"]
+    """README's numbers on a pretrained language model."""
+    params, rows, runs = summary["params"], summary["rows"], summary["runs"]
+    first, where = runs[f"mgrpo-seed{params['seeds'][0]}"], summary["environment"]
+    rows_of_step = params["prompts_per_step"] * params["num_generations"]
     return "\n".join(
         [
             f"Profile `{summary['profile']}`: {params['model']}, {params['sft_steps']} supervised steps so that it answers in "
-            f"the form that the reward reads, then LoRA; {len(params['seeds'])} training seeds, {steps} steps of MGRPO, "
+            f"the form that the reward reads, then LoRA, on {where['gpu'] or str(where['cpu_cores']) + ' CPU cores'}; "
+            f"{len(params['seeds'])} training seeds, {first['steps']} steps of MGRPO with {rows_of_step} first attempts each, "
             f"{rows[0]['n']} test problems a benchmark, both attempts greedy. Accuracy in percent with 95% intervals over "
             "seeds and problems:",
             "",
@@ -606,10 +608,24 @@ def llm_block(summary: dict) -> str:
             "",
             markdown(variants_table(summary, "grpo_matched")).rstrip(),
             "",
+            *left_out(summary),
             f"Parameters `{summary['key']}`, {code_version(summary)}; all of it in `results/{summary['profile']}/`.",
             "",
         ]
     )
+
+
+def left_out(summary: dict) -> list[str]:
+    """A sentence on the steps whose gradient was not finite, by arm; nothing where there were none."""
+    runs = [run for run in summary["runs"].values() if run["arm"] != "base"]
+    if not any(run["skipped_steps"] for run in runs):
+        return []
+    counts = []
+    for arm in dict.fromkeys(run["arm"] for run in runs):
+        own = [run for run in runs if run["arm"] == arm]
+        skipped = sum(len(run["skipped_steps"]) for run in own)
+        counts.append(f"{name_of(arm)} {skipped} of {sum(run['steps'] for run in own)}")
+    return [f"Steps that were left out since their gradient was not finite: {'; '.join(counts)}.", ""]
 
 
 def is_reference(cfg: Config) -> bool:

@@ -2,7 +2,8 @@
 
 import json
 
-from benchmarks import step_cost
+from benchmarks import precision, step_cost
+from mgrpo_lib.config import ROOT
 from mgrpo_lib.store import TRAINING_CODE
 
 
@@ -11,3 +12,13 @@ def test_the_table_is_that_of_the_result_files_and_of_this_code():
     for name in (*step_cost.CASES, "growth"):
         found = json.loads((step_cost.RESULTS / f"{name}.json").read_text())
         assert found["training_code"] == TRAINING_CODE, f"the trainer changed: python benchmarks/step_cost.py {name}"
+
+
+def test_what_readme_says_of_the_plan_on_a_gpu_is_what_was_measured():
+    found = json.loads((precision.RESULTS / "precision.json").read_text())
+    assert (precision.RESULTS / "precision.md").read_text(encoding="utf-8") == precision.table(found)
+    (row,) = found["rows"]  # NF4 had not ended
+    assert (row["case"], row["weights"]) == ("t4", "bfloat16") and "H100" in row["gpu"]
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"{row['seconds']:.1f} s each where {row['planned_seconds']:.1f} s were planned" in readme
+    assert f"{row['allocated']:.1f} GiB of tensors where {row['planned_memory']:.1f} GiB were planned" in readme

@@ -15,7 +15,7 @@ from mgrpo_lib.explore import LONGEST, TRANSITIONS, VIEW, Attempts, Explorer, _P
 from mgrpo_lib.prompts import PHRASES
 from mgrpo_lib.stats import group_advantages
 
-PROFILES = ["cpu", "ablation", "smollm2", "smollm2_nf4"]
+PROFILES = ["cpu", "ablation", "smollm2", "smollm2_nf4", "smollm2_gpu"]
 HOSTILE = (
     '<script>alert(1)</script><img src=x onerror="alert(2)">\x1b[31m\u202e&amp; </pre></div>$$\\href{javascript:x}{y}$$'
 )

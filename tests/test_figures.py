@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex, to_rgb
 from mgrpo_lib import captions, figures, report, store, style, typeset
 from mgrpo_lib.config import ROOT, load_config
 
-REFERENCES = ["cpu", "ablation", "smollm2", "smollm2_nf4"]
+REFERENCES = ["cpu", "ablation", "smollm2", "smollm2_nf4", "smollm2_gpu"]
 
 
 @pytest.fixture(scope="module", params=REFERENCES)

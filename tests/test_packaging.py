@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -96,3 +97,11 @@ def test_no_file_names_a_machine_or_a_host():
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"(^|[\s\"'=(])/(home|root|work|tmp)/", text), f"{name} names a path of one machine"
         assert not re.search(r"--(extra-)?index-url|--find-links", text), f"{name} names a package host"
+
+
+@pytest.mark.parametrize("given, kept", [({}, "1"), ({"TORCH_CUDNN_SDPA_DEPRIORITIZED": "0"}, "0")])
+def test_the_library_puts_the_attention_with_wrong_gradients_last_unless_told_otherwise(given, kept):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TORCH_")} | given
+    code = "import os, mgrpo_lib; print(os.environ['TORCH_CUDNN_SDPA_DEPRIORITIZED'])"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert said.stdout.strip() == kept

@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+from collections import Counter
 
 import pytest
 
@@ -13,6 +14,7 @@ CFG = load_config("cpu", arm="base")
 VARIANTS = load_config("ablation", arm="base")
 LLM = load_config("smollm2", arm="base")  # known by its content: the folder is not needed
 NF4 = load_config("smollm2_nf4", arm="base")
+GPU = load_config("smollm2_gpu", arm="base")
 
 
 def summary_of(cfg):
@@ -24,7 +26,7 @@ def summary():
     return summary_of(CFG)
 
 
-@pytest.fixture(params=[CFG, VARIANTS, LLM, NF4], ids=lambda cfg: cfg.profile)
+@pytest.fixture(params=[CFG, VARIANTS, LLM, NF4, GPU], ids=lambda cfg: cfg.profile)
 def cfg(request):
     return request.param
 
@@ -128,6 +130,37 @@ def test_what_readme_says_of_the_language_model_is_what_the_files_say():
     assert rows["grpo", "sums_story"]["c_to_i"] > 0 == rows["mgrpo", "sums_story"]["c_to_i"]
     four = {(row["arm"], row["benchmark"]): row["acc_t1"] for row in summary_of(NF4)["rows"]}
     assert four["mgrpo_nf4", "sums"] < four["mgrpo", "sums"]
+
+
+def test_what_readme_says_of_the_gpu_runs_is_what_the_files_say():
+    """No difference from matched tokens; the stories gain; MGRPO keeps every answer and GRPO breaks more than it mends; GRPO
+    alone lost steps.
+    """
+    summary = summary_of(GPU)
+    found = {(r["arm"], r["against"], r["benchmark"], r["attempt"]): r["ci"] for r in summary["contrasts"]}
+    for benchmark in GPU.benchmarks:
+        for attempt in (1, 2):
+            low, high = found["mgrpo", "grpo_matched", benchmark, attempt]
+            assert low <= 0 <= high
+            surely = all(found[arm, "base", benchmark, attempt][0] > 0 for arm in ("mgrpo", "grpo_matched"))
+            assert surely == (benchmark == "sums_story")
+    changed, broken, mended = Counter(), Counter(), Counter()
+    for run in store.all_runs(GPU):
+        records = store.read_records(GPU.results / "records" / f"{run.run_name}.json", store.evaluation_key(run))
+        changed[run.arm, None] += len(records)
+        for record in records:
+            changed[run.arm, record["benchmark"]] += record["answer_1"] != record["answer_2"]
+            broken[run.arm] += record["correct_1"] and not record["correct_2"]
+            mended[run.arm] += record["correct_2"] and not record["correct_1"]
+    assert changed["mgrpo", None] == 1800 and not any(changed["mgrpo", name] for name in GPU.benchmarks)
+    for arm in ("grpo", "grpo_matched"):
+        assert max(changed[arm, name] / 600 for name in GPU.benchmarks) == pytest.approx(0.1, abs=0.015)
+        assert broken[arm] > mended[arm] > 0
+    skipped = {name: bool(run["skipped_steps"]) for name, run in summary["runs"].items() if run["arm"] != "base"}
+    assert {name.split("-")[0] for name, lost in skipped.items() if lost} == {"grpo", "grpo_matched"}
+    tokens = [sum(s["runs"][f"mgrpo-seed{k}"]["train_tokens"] for k in (0, 1, 2)) for s in (summary, summary_of(LLM))]
+    assert tokens[0] / tokens[1] == pytest.approx(12, abs=1)
+    assert 5 * 60 < store.read_json(GPU.results / "timing.json")["seconds"] < 6.5 * 60
 
 
 def test_the_language_model_was_trained_on_4_bits_too():

@@ -42,7 +42,7 @@ EXECUTED = (
     "07_explore",
 )  # they read results; the others train
 WIDGET = "application/vnd.jupyter.widget-view+json"
-PROFILES = ("cpu", "ablation", "smollm2", "smollm2_nf4")
+PROFILES = ("cpu", "ablation", "smollm2", "smollm2_nf4", "smollm2_gpu")
 ON_FIRST_PAGE = ("hypotheses", "controls", "method", "flows", "frontier", "budgets")
 OF_SOURCE = ("learning_curves", "collapse")  # the committed figures below a notebook that trains
 DOCUMENTS = {"ANALYSIS.md": "analysis.html"}
