@@ -151,8 +151,10 @@ def _frontier(summary: dict) -> str:
     }
     cells = [f"{name_of(arm)} {sampled:.0f} and {read:.0f}" for arm, (sampled, read) in spent.items()]
     return (
-        "Right answers against the tokens that training took: first attempts open, second ones filled, 95% intervals over seeds and "
-        "problems, dots are seeds. Thousands of tokens, sampled, and sampled or read: " + "; ".join(cells) + "."
+        "Right answers against the tokens that training took: first attempts open, joined to the second ones, filled; 95% intervals "
+        "over seeds and problems, dashes are seeds. Attempts stand beside each other, and so do arms of like cost. Thousands of tokens, sampled, and sampled or read: "
+        + "; ".join(cells)
+        + "."
     )
 
 

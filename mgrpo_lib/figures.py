@@ -332,20 +332,23 @@ def frontier_figure(summary: dict) -> plt.Figure:
         len(rows), len(benchmarks), figsize=size, sharey=True, sharex="row", squeeze=False, layout="constrained"
     )
     for cost, line in zip(rows, axes, strict=True):
+        width = 0.06 * max(means[cost])  # of the two attempts of an arm, beside each other
+        place = _apart({arm: spent[arm, cost].mean() for arm in arms}, 2 * width)
         for benchmark, axis in zip(benchmarks, line, strict=True):
             for arm, row in _rows_of(summary, benchmark).items():
                 color, marker = look_of(arm, arms)
-                tokens = spent[arm, cost]
-                for attempt, face in ((1, "white"), (2, color)):
-                    low, high = (100 * x for x in row[f"acc_t{attempt}_ci"])
-                    x, value = tokens.mean(), 100 * row[f"acc_t{attempt}"]
+                places, values = (
+                    [place[arm] - width / 2, place[arm] + width / 2],
+                    [100 * row[f"acc_t{k}"] for k in (1, 2)],
+                )
+                axis.plot(places, values, color=color, lw=0.8, zorder=2)
+                for attempt, x, value, face in zip((1, 2), places, values, ("white", color), strict=True):
+                    low, high = (100 * bound for bound in row[f"acc_t{attempt}_ci"])
                     axis.plot([x, x], [low, high], color=color, lw=1.1, zorder=2)
-                    if len(tokens) > 1:
+                    if len(spent[arm, cost]) > 1:
                         seeds = [100 * right for right in row[f"acc_t{attempt}_seeds"]]
-                        axis.plot(tokens, seeds, ".", ms=2, color=color, zorder=1)
-                    axis.plot(
-                        x, value, marker, ms=6.5 if attempt == 1 else 4, color=color, mfc=face, zorder=2 + attempt
-                    )
+                        axis.plot([x] * len(seeds), seeds, "_", ms=3, mew=0.8, color=color, zorder=1)
+                    axis.plot(x, value, marker, ms=4, color=color, mfc=face, zorder=3)
             axis.set_ylim(-2, 102)
             axis.margins(x=0.15)
             axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -355,6 +358,21 @@ def frontier_figure(summary: dict) -> plt.Figure:
         axis.set_title(benchmark)
     finish(figure, where(summary), "", [*_arms_key(arms, lw=1.1), *_attempts_key()])
     return figure
+
+
+def _apart(wanted: dict[str, float], least: float) -> dict[str, float]:
+    """Places near the wanted ones, those of a crowd `least` from each other and around their mean."""
+    crowds: list[list[str]] = []
+    for name in sorted(wanted, key=wanted.get):
+        if crowds and wanted[name] - wanted[crowds[-1][-1]] < least:
+            crowds[-1].append(name)
+        else:
+            crowds.append([name])
+    return {
+        name: sum(wanted[other] for other in crowd) / len(crowd) + (i - (len(crowd) - 1) / 2) * least
+        for crowd in crowds
+        for i, name in enumerate(crowd)
+    }
 
 
 def budgets_figure(summary: dict) -> plt.Figure:
