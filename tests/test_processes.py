@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mgrpo_lib import store
-from mgrpo_lib.config import ROOT, load_config
+from mgrpo_lib import store, train
+from mgrpo_lib.config import ROOT, load_config, parse_assignments
 
 # what `accelerate launch` starts on several GPUs; on CPUs alone it would start MPI, which is not installed
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -40,25 +40,24 @@ def test_unlike_selections_give_the_gradient_of_the_formula(model_folder, tmp_pa
         assert found["norm"] > 0.01 and found["error"] < 1e-4, (loss_type, found)
 
 
-def test_the_command_line_trains_the_run_of_the_notebook_in_two_processes(tmp_path):
-    launch("-m", "mgrpo_lib.train", "--profile", "smoke", "--arm", "mgrpo", "--out", str(tmp_path))
-    run = load_config("smoke", arm="mgrpo", output_root=str(tmp_path))
-    manifest = store.read_json(run.run_folder / "run.json")
-    assert manifest["key"] == store.run_key(run), "the notebook would take this run for its own"
-    assert manifest["processes"] == 2 and manifest["weight_change"] > 0
-    assert manifest["steps"] == run.max_steps and (run.run_folder / "model" / "config.json").exists()
-    arguments = store.read_json(run.run_folder / "arguments.json")
-    rows = arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"] * 2
-    assert rows == run.prompts_per_step * run.num_generations, "as many rows a step as in one process"
-    assert not list(tmp_path.rglob("*.partial*"))
-
-
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """The run of the tests of FSDP, in two processes that each hold the whole model."""
     out = tmp_path_factory.mktemp("plain")
     launch("-m", "mgrpo_lib.train", *run_arguments(out))
-    return what_it_left(out)
+    return out
+
+
+def test_the_command_line_trains_the_run_of_the_notebook_in_two_processes(plain):
+    run = load_config("smoke", arm="mgrpo", output_root=str(plain), **parse_assignments(LORA))
+    manifest = store.read_json(run.run_folder / "run.json")
+    assert manifest["key"] == store.run_key(run), "the notebook would take this run for its own"
+    assert manifest["processes"] == 2 and manifest["weight_change"] > 0
+    assert manifest["steps"] == run.max_steps and (run.run_folder / "model" / "adapter_config.json").exists()
+    arguments = store.read_json(run.run_folder / "arguments.json")
+    rows = arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"] * 2
+    assert rows == run.prompts_per_step * run.num_generations, "as many rows a step as in one process"
+    assert not list(plain.rglob("*.partial*"))
 
 
 def run_arguments(out) -> list[str]:
@@ -85,7 +84,7 @@ def test_with_fsdp_a_run_goes_on_from_its_checkpoint_and_has_the_numbers_of_whol
     assert done.returncode == 0 and "goes on from checkpoint-2" in done.stdout, (done.stdout + done.stderr)[-4000:]
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["type"] == "FSDP" and report["share"] == pytest.approx(0.5, abs=0.01), "the weights are not cut"
-    (manifest, metrics, adapter), (expected, expected_metrics, expected_adapter) = what_it_left(tmp_path), plain
+    (manifest, metrics, adapter), (expected, expected_metrics, expected_adapter) = map(what_it_left, (tmp_path, plain))
     for name in ("key", "steps", "processes", "train_tokens", "processed_tokens", "trainable_parameters"):
         assert manifest[name] == expected[name], name
     assert manifest["processes"] == 2 and manifest["weight_change"] > 0.1
@@ -107,7 +106,7 @@ def test_with_fsdp_bfloat16_weights_train_adapters_in_float32(plain, tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["type"] == "FSDP" and report["frozen"] == ["torch.bfloat16"]
     assert "param_dtype=torch.bfloat16" in report["policy"], "the file leaves the precision to the training"
-    (manifest, _, adapter), (expected, _, expected_adapter) = what_it_left(tmp_path), plain
+    (manifest, _, adapter), (expected, _, expected_adapter) = map(what_it_left, (tmp_path, plain))
     assert manifest["steps"] == expected["steps"] and adapter.keys() == expected_adapter.keys()
     assert {weight.dtype for weight in adapter.values()} == {torch.float32}
     assert manifest["weight_change"] == pytest.approx(expected["weight_change"], rel=0.1)
@@ -117,7 +116,7 @@ def test_with_fsdp_bfloat16_weights_train_adapters_in_float32(plain, tmp_path):
     ("arguments", "message"),
     [(["--arm", "mgrop"], "did you mean 'mgrpo'"), (["--params", "learning_rat=1"], "did you mean 'learning_rate'")],
 )
-def test_the_command_line_refuses_what_it_does_not_know(arguments, message, tmp_path):
-    call = [sys.executable, "-m", "mgrpo_lib.train", "--profile", "smoke", "--out", str(tmp_path), *arguments]
-    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and message in done.stderr
+def test_the_command_line_refuses_what_it_does_not_know(arguments, message, tmp_path, monkeypatch, capsys):
+    call = ["mgrpo_lib.train", "--profile", "smoke", "--out", str(tmp_path), *arguments]
+    monkeypatch.setattr(sys, "argv", call)
+    assert train.main() == 2 and message in capsys.readouterr().err

@@ -163,6 +163,16 @@ def test_what_readme_says_of_the_gpu_runs_is_what_the_files_say():
     assert 5 * 60 < store.read_json(GPU.results / "timing.json")["seconds"] < 6.5 * 60
 
 
+def test_what_readme_says_of_the_real_benchmarks_is_what_the_manifest_says():
+    cfg = load_config("smollm2_real", arm="base")
+    found = store.read_json(cfg.results / "records" / "base.json")
+    assert found["rows"] == 200 and found["environment"]["evaluation_code"] == store.EVALUATION_CODE
+    names = {"gsm8k": "GSM8K", "math500": "MATH-500", "minerva_math": "Minerva Math", "olympiadbench": "OlympiadBench"}
+    counts = {name: [round(50 * found["accuracy"][name][f"acc_t{k}"]) for k in (1, 2)] for name in names}
+    text = ", ".join(f"{names[name]} {first} and {second}" for name, (first, second) in counts.items())
+    assert f"of 50: {text}." in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+
+
 def test_the_language_model_was_trained_on_4_bits_too():
     """Its adapter moved; what the two precisions have in common is the same run of profile smollm2."""
     runs, others = summary_of(NF4)["runs"], summary_of(LLM)["runs"]
