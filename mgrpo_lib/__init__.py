@@ -7,9 +7,11 @@ __version__ = "0.1.0"
 __all__ = ["MGRPOConfig", "MGRPOTrainer"]
 
 
-# On H100 and H200 torch prefers cuDNN's attention, whose backward pass gives gradients that are not a number for some lengths
-# (pytorch/pytorch issue 196678, torch 2.11 and later): other kernels come first. Set it to 0 to have torch's own order.
-os.environ.setdefault("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1")
+# On H100 and the like torch prefers cuDNN's attention, whose backward pass gives gradients that are not a number for some
+# masked lengths (pytorch/pytorch issue 196678, from torch 2.11 on): other kernels come first. torch reads this once, before
+# its first attention; set it to 0 yourself to have torch's own order.
+CUDNN_ATTENTION_LAST = "TORCH_CUDNN_SDPA_DEPRIORITIZED"
+os.environ.setdefault(CUDNN_ATTENTION_LAST, "1")
 # in a notebook tqdm asks for widgets; here pictures and lines take the place of bars
 warnings.filterwarnings("ignore", message="IProgress not found")
 

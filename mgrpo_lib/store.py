@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mgrpo_lib import machine, miniature
+from mgrpo_lib import CUDNN_ATTENTION_LAST, machine, miniature
 from mgrpo_lib.benchmarks import SETS, identity
 from mgrpo_lib.config import GENERATORS, ROOT, Config, ConfigError, EvalSettings, ModelSettings, TrainSettings
 
@@ -181,9 +181,11 @@ def finished_run(cfg: Config) -> dict[str, Any] | None:
 
 def environment() -> dict[str, Any]:
     """Versions and hardware, as every artefact names them. GPUs are named only where torch is loaded already."""
-    gpu = None
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
-        gpu = sys.modules["torch"].cuda.get_device_name(0)
+    gpu, driven_by = None, {}
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        gpu, last = torch.cuda.get_device_name(0), os.environ.get(CUDNN_ATTENTION_LAST) == "1"
+        driven_by = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "cudnn_attention_last": last}
     return {
         "training_code": TRAINING_CODE,
         "evaluation_code": EVALUATION_CODE,
@@ -192,6 +194,7 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu_cores": os.cpu_count(),
         "gpu": gpu,
+        **driven_by,
     }
 
 

@@ -5,10 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from mgrpo_lib import doctor, machine, plan, runner
+from mgrpo_lib import doctor, machine, plan, runner, store
 from mgrpo_lib.config import ROOT
 
 GOOD = machine.Machine(
@@ -251,3 +252,15 @@ def test_options_of_other_commands_are_refused():
     call = [sys.executable, "-m", "mgrpo_lib", "doctor", "--profile", "t4"]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "it takes --out alone" in done.stderr
+
+
+def test_results_of_a_gpu_name_its_software_and_whose_attention_came_first(monkeypatch):
+    cuda = SimpleNamespace(is_available=lambda: True, get_device_name=lambda index: "H100")
+    cudnn = SimpleNamespace(version=lambda: 91900)
+    fake = SimpleNamespace(cuda=cuda, version=SimpleNamespace(cuda="13.0"), backends=SimpleNamespace(cudnn=cudnn))
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    for value, last in (("1", True), ("0", False)):
+        monkeypatch.setenv("TORCH_CUDNN_SDPA_DEPRIORITIZED", value)
+        found = store.environment()
+        assert found["gpu"] == "H100" and found["cuda"] == "13.0" and found["cudnn"] == 91900
+        assert found["cudnn_attention_last"] is last

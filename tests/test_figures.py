@@ -91,7 +91,7 @@ def test_an_arm_has_its_colour_in_every_figure(experiment, drawn):
         seen = {to_hex(line.get_color()) for line in lines}
         for line in lines:
             marker = marker_of.get(to_hex(line.get_color()))
-            assert marker is None or line.get_marker() in (marker, "None", None, "|", ".")
+            assert marker is None or line.get_marker() in (marker, "None", None, "|", "_", ".")
         expected = {style.ARMS[arm][0].lower() for arm in arms if arm != "base"}
         if name == "contrasts":
             expected = {

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 from collections import Counter
 
@@ -15,6 +16,7 @@ VARIANTS = load_config("ablation", arm="base")
 LLM = load_config("smollm2", arm="base")  # known by its content: the folder is not needed
 NF4 = load_config("smollm2_nf4", arm="base")
 GPU = load_config("smollm2_gpu", arm="base")
+README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
 
 def summary_of(cfg):
@@ -128,23 +130,28 @@ def test_what_readme_says_of_the_language_model_is_what_the_files_say():
     ]
     assert rows["mgrpo", "sums"]["i_to_c"] == rows["mgrpo", "sums"]["c_to_i"] == 0
     assert rows["grpo", "sums_story"]["c_to_i"] > 0 == rows["mgrpo", "sums_story"]["c_to_i"]
-    four = {(row["arm"], row["benchmark"]): row["acc_t1"] for row in summary_of(NF4)["rows"]}
-    assert four["mgrpo_nf4", "sums"] < four["mgrpo", "sums"]
+    four = {r["benchmark"]: r for r in summary_of(NF4)["contrasts"] if (r["arm"], r["attempt"]) == ("mgrpo_nf4", 1)}
+    cells = {name: report.percent(row["difference"], row["ci"], sign=True) for name, row in four.items()}
+    assert f"fewer stories ({cells['sums_story']} points; sums {cells['sums']};" in README
 
 
 def test_what_readme_says_of_the_gpu_runs_is_what_the_files_say():
-    """No difference from matched tokens; the stories gain; MGRPO keeps every answer and GRPO breaks more than it mends; GRPO
-    alone lost steps.
+    """No difference from matched tokens; first attempts at stories gain; layer 2 had nothing to amplify, MGRPO keeps every
+    answer; GRPO alone lost steps; what MGRPO took for its tokens.
     """
     summary = summary_of(GPU)
-    found = {(r["arm"], r["against"], r["benchmark"], r["attempt"]): r["ci"] for r in summary["contrasts"]}
+    found = {(r["arm"], r["against"], r["benchmark"], r["attempt"]): r for r in summary["contrasts"]}
     for benchmark in GPU.benchmarks:
         for attempt in (1, 2):
-            low, high = found["mgrpo", "grpo_matched", benchmark, attempt]
+            low, high = found["mgrpo", "grpo_matched", benchmark, attempt]["ci"]
             assert low <= 0 <= high
-            surely = all(found[arm, "base", benchmark, attempt][0] > 0 for arm in ("mgrpo", "grpo_matched"))
-            assert surely == (benchmark == "sums_story")
-    changed, broken, mended = Counter(), Counter(), Counter()
+            if benchmark != "sums_long":
+                assert 0.077 < found["mgrpo", "grpo_matched", benchmark, attempt]["detectable"] < 0.091
+        surely = all(found[arm, "base", benchmark, 1]["ci"][0] > 0 for arm in GPU.arms)
+        assert surely == (benchmark == "sums_story")
+    largest = max(row["difference"] for pair, row in found.items() if pair[1] == "base")
+    assert f"the largest gain over the base model is {100 * largest:.1f}." in README
+    changed, broken, mended, boxes = Counter(), Counter(), Counter(), 0
     for run in store.all_runs(GPU):
         records = store.read_records(GPU.results / "records" / f"{run.run_name}.json", store.evaluation_key(run))
         changed[run.arm, None] += len(records)
@@ -152,15 +159,57 @@ def test_what_readme_says_of_the_gpu_runs_is_what_the_files_say():
             changed[run.arm, record["benchmark"]] += record["answer_1"] != record["answer_2"]
             broken[run.arm] += record["correct_1"] and not record["correct_2"]
             mended[run.arm] += record["correct_2"] and not record["correct_1"]
-    assert changed["mgrpo", None] == 1800 and not any(changed["mgrpo", name] for name in GPU.benchmarks)
+            boxes += run.arm == "mgrpo" and bool(re.fullmatch(r"\s*\\boxed\{[^{}]*\}\s*", record["text_2"]))
+    assert (
+        changed["mgrpo", None] == 1800 and not any(changed["mgrpo", name] for name in GPU.benchmarks) and boxes > 1700
+    )
     for arm in ("grpo", "grpo_matched"):
         assert max(changed[arm, name] / 600 for name in GPU.benchmarks) == pytest.approx(0.1, abs=0.015)
-        assert broken[arm] > mended[arm] > 0
+    assert "({} and {} right ones broken, {} and {} wrong ones mended".format(
+        *(count[arm] for count in (broken, mended) for arm in ("grpo", "grpo_matched"))
+    ) in README  # fmt: skip
+    assert all(row["delta_t1_t2_ci"][0] <= 0 <= row["delta_t1_t2_ci"][1] for row in summary["rows"])
+    steps = [store.read_jsonl(run.run_folder / "metrics.jsonl") for run in store.all_runs(GPU) if run.arm == "mgrpo"]
+    steps, each = [step for run in steps for step in run], 32 * 4
+    counts = [
+        each * len(steps),
+        *(round(sum(each * step[f"layer2/{name}"] for step in steps)) for name in ("fixed", "broken")),
+    ]
+    assert "of {:,} sampled corrections {} mended a draft and {} broke one".format(*counts) in README
+    late = [1 - step["layer2/frac_reward_zero_std"] for step in steps if step["step"] > 10]
+    assert sum(late) / len(late) < 0.01
     skipped = {name: bool(run["skipped_steps"]) for name, run in summary["runs"].items() if run["arm"] != "base"}
     assert {name.split("-")[0] for name, lost in skipped.items() if lost} == {"grpo", "grpo_matched"}
     tokens = [sum(s["runs"][f"mgrpo-seed{k}"]["train_tokens"] for k in (0, 1, 2)) for s in (summary, summary_of(LLM))]
     assert tokens[0] / tokens[1] == pytest.approx(12, abs=1)
     assert 5 * 60 < store.read_json(GPU.results / "timing.json")["seconds"] < 6.5 * 60
+    assert f"MGRPO took {cost(summary, 'seconds'):.1f} times matched GRPO's time here" in README
+
+
+def cost(summary: dict, what: str) -> float:
+    """Of MGRPO, for each sampled token, as a multiple of the matched GRPO's."""
+    spent = {
+        arm: [
+            sum(run[name] for run in summary["runs"].values() if run["arm"] == arm) for name in (what, "train_tokens")
+        ]
+        for arm in ("mgrpo", "grpo_matched")
+    }
+    ours, theirs = (spent[arm][0] / spent[arm][1] for arm in ("mgrpo", "grpo_matched"))
+    return ours / theirs
+
+
+def test_what_readme_says_of_the_cost_is_what_the_files_say(summary):
+    read, seconds, on_gpu = (
+        cost(summary, "processed_tokens"),
+        cost(summary, "seconds"),
+        cost(summary_of(GPU), "seconds"),
+    )
+    text = f"MGRPO read {read:.1f} times as much and took {seconds:.1f} times as long on two cores, {on_gpu:.1f} times as long"
+    assert text in README
+    steps = {(r["arm"], r["against"], r["benchmark"], r["attempt"]): r for r in summary_of(VARIANTS)["contrasts"]}
+    row = steps["grpo_more_steps", "mgrpo", "chains", 1]
+    low, high = (100 * bound for bound in row["ci"])
+    assert f"beat MGRPO on chains by {100 * row['difference']:.1f} [{low:.1f}, {high:.1f}] points" in README
 
 
 def test_what_readme_says_of_the_real_benchmarks_is_what_the_manifest_says():
@@ -170,7 +219,7 @@ def test_what_readme_says_of_the_real_benchmarks_is_what_the_manifest_says():
     names = {"gsm8k": "GSM8K", "math500": "MATH-500", "minerva_math": "Minerva Math", "olympiadbench": "OlympiadBench"}
     counts = {name: [round(50 * found["accuracy"][name][f"acc_t{k}"]) for k in (1, 2)] for name in names}
     text = ", ".join(f"{names[name]} {first} and {second}" for name, (first, second) in counts.items())
-    assert f"of 50: {text}." in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"of 50: {text}." in README
 
 
 def test_the_language_model_was_trained_on_4_bits_too():
