@@ -14,7 +14,7 @@ OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--see
 STAMP = .venv/.ready
 
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor reproduce plan test test-colab test-extra test-browser benchmark fuzz agreement kill-test lint format figures html badges lab lock licences audit newest clean
+.PHONY: help setup doctor reproduce plan test test-slow test-colab test-extra test-browser benchmark fuzz agreement kill-test lint format figures html badges lab lock licences audit newest clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,8 +35,11 @@ reproduce: $(STAMP)  ## run what is missing of the experiment and print its tabl
 plan: $(STAMP)  ## what a profile would take on GPUs: parameters, memory, tokens, disk, hours (seconds, no download)
 	@$(RUN) plan $(OPTIONS)
 
-test: $(STAMP)  ## all tests: units, invariants against TRL, notebooks, the whole chain in small
-	@.venv/bin/python -m pytest
+test: $(STAMP)  ## the tests: units, invariants against TRL, notebooks, the whole chain in small (four minutes on two cores)
+	@.venv/bin/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)  ## the rest: weights cut among processes, a chain on another model, a full disk, a killed 4-bit training (minutes)
+	@.venv/bin/python -m pytest -m slow
 
 test-colab: $(STAMP)  ## set-up cell and notebooks in fresh environments like Colab's (minutes; 8 GB for a while)
 	@.venv/bin/python tests/colab_real.py $(if $(PYTHON),--python "$(PYTHON)")

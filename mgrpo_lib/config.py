@@ -7,10 +7,12 @@ below. An unknown name or a wrong type stops the run before any work, with the n
 import ast
 import contextlib
 import difflib
+import functools
 import importlib.util
 import os
 import re
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -331,8 +333,13 @@ def load_config(profile: str, **overrides: Any) -> Config:
 
 def _profile(name: str) -> dict[str, Any]:
     """The settings in a profile's file, over those of the profile that it names with ``extends``."""
-    content = yaml.safe_load((ROOT / "profiles" / f"{name}.yaml").read_text(encoding="utf-8"))
+    content = deepcopy(_parsed((ROOT / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")))
     return {**(_profile(content.pop("extends")) if "extends" in content else {}), **content}
+
+
+@functools.cache
+def _parsed(text: str) -> dict[str, Any]:
+    return yaml.safe_load(text)
 
 
 def _name_files(cfg: Config) -> Config:

@@ -260,15 +260,22 @@ def _lines(rows: list[dict]) -> str:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    content = path.read_bytes()
-    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    return _rows(_text(path))
+
+
+def _rows(text: str) -> list[dict]:
     return [json.loads(line) for line in text.split("\n") if line]
+
+
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    return (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
 
 
 def write_records(manifest: Path, key: str, rows: list[dict], **facts: Any) -> dict[str, Any]:
     """Writes records beside their manifest (``<name>.jsonl.gz``), then the manifest, which holds their digest."""
     write_jsonl(manifest.with_suffix(".jsonl.gz"), rows)
-    content = {"key": key, "digest": _digest(rows), "rows": len(rows), **facts, "environment": environment()}
+    content = {"key": key, "digest": _digest(_lines(rows)), "rows": len(rows), **facts, "environment": environment()}
     write_json(manifest, content)
     return content
 
@@ -285,17 +292,17 @@ def read_records(manifest: Path, key: str) -> list[dict]:
         raise FileNotFoundError(
             f"no records made with these parameters in {manifest.with_suffix('.jsonl.gz')}; run notebook 05_benchmarks"
         )
-    rows = read_jsonl(manifest.with_suffix(".jsonl.gz"))
-    if _digest(rows) != done["digest"]:
+    text = _text(manifest.with_suffix(".jsonl.gz"))
+    if _digest(text) != done["digest"]:
         raise ValueError(
             f"the records in {manifest.with_suffix('.jsonl.gz')} are not those of their manifest; delete {manifest.name} "
             "and run notebook 05_benchmarks again"
         )
-    return rows
+    return _rows(text)
 
 
-def _digest(rows: list[dict]) -> str:
-    return hashlib.sha256(_lines(rows).encode()).hexdigest()[:12]
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def replace_folder(partial: Path, final: Path) -> Path:

@@ -10,6 +10,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; oversubscribed cores are ten times slower
 
+# nothing here is compiled, and loading the compiler takes a second of every process
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+
 import pytest
 
 

@@ -44,6 +44,7 @@ def chat_model(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_whole_chain(chat_model, tmp_path):
     for name, count in (("my_train", 40), ("my_test", 12)):
         rows = [{"question": f"How much is {i} plus {i + count}?", "answer": 2 * i + count} for i in range(count)]

@@ -77,6 +77,7 @@ def what_it_left(out) -> tuple[dict, list[dict], dict]:
     return store.read_json(folder / "run.json"), store.read_jsonl(folder / "metrics.jsonl"), adapter
 
 
+@pytest.mark.slow
 def test_with_fsdp_a_run_goes_on_from_its_checkpoint_and_has_the_numbers_of_whole_models(plain, tmp_path):
     stopped = fsdp(tmp_path, "float32", stop=3)
     assert stopped.returncode != 0 and "stopped by the test" in stopped.stderr, stopped.stderr[-4000:]
@@ -100,6 +101,7 @@ def test_with_fsdp_a_run_goes_on_from_its_checkpoint_and_has_the_numbers_of_whol
     assert any(row["grad_norm"] > 0 for row in metrics)
 
 
+@pytest.mark.slow
 def test_with_fsdp_bfloat16_weights_train_adapters_in_float32(plain, tmp_path):
     done = fsdp(tmp_path, "bfloat16")
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]

@@ -46,7 +46,7 @@ def what_it_left(cfg):
     return load_file(weights), cut
 
 
-@pytest.mark.parametrize("arm", ["mgrpo", "mgrpo_nf4"])
+@pytest.mark.parametrize("arm", ["mgrpo", pytest.param("mgrpo_nf4", marks=pytest.mark.slow)])
 def test_killed_in_training_it_ends_as_if_it_had_not_been(arm, tmp_path, capsys):
     whole = config(tmp_path / "whole", arm)
     train(whole)
