@@ -41,8 +41,13 @@ def chain(profile: str, results: Path = ROOT / "results") -> str:
     file = results / profile / "timing.json"
     if not file.exists():
         return ""
-    timing, cores = read_json(file), read_json(results / profile / "summary.json")["environment"]["cpu_cores"]
-    return f"The whole chain of profile {profile}, {len(timing['steps'])} notebooks, took {clock(timing['seconds'])} on {cores} CPU cores."
+    timing, where = read_json(file), _machine(read_json(results / profile / "summary.json")["environment"])
+    return f"The whole chain of profile {profile}, {len(timing['steps'])} notebooks, took {clock(timing['seconds'])} on {where}."
+
+
+def _machine(environment: dict) -> str:
+    cores = f"{environment['cpu_cores']} CPU cores"
+    return f"{cores} and {environment['gpu']}" if environment.get("gpu") else cores
 
 
 def _steps(profile: str, results: Path) -> tuple[dict[str, float], str]:
@@ -50,12 +55,12 @@ def _steps(profile: str, results: Path) -> tuple[dict[str, float], str]:
     timing, summary = results / profile / "timing.json", results / profile / "summary.json"
     if not summary.exists():
         return {}, ""
-    cores = read_json(summary)["environment"]["cpu_cores"]
+    where = _machine(read_json(summary)["environment"])
     if timing.exists():
         content = read_json(timing)
-        return content["steps"], f"the notebook, {content['workers']} at a time on {cores} cores"
+        return content["steps"], f"the notebook, {content['workers']} at a time on {where}"
     cfg, runs = load_config(profile, arm="base"), read_json(summary)["runs"]
     trained = {name: run for name, run in runs.items() if run["arm"] in cfg.arms}
     layers = {arm: cfg.of_arm(arm).num_layers for arm in cfg.arms}
     steps = {f"{'03' if layers[run['arm']] == 1 else '04'}_{name}": run["seconds"] for name, run in trained.items()}
-    return {"02_base": runs["base"]["seconds"], **steps}, f"training alone, on {cores} cores"
+    return {"02_base": runs["base"]["seconds"], **steps}, f"training alone, on {where}"
