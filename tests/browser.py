@@ -140,21 +140,26 @@ def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- what is done with it
-def run_all(page, name: str, seconds: float) -> dict:
-    """Clicks Run > Run All Cells, waits until the kernel has nothing left to do, and returns the notebook."""
+def run_all(page, name: str, seconds: float, trains: bool) -> dict:
+    """Clicks Run > Run All Cells, waits until the kernel has nothing left to do, and returns the notebook; of one that trains it
+    takes a picture of the curves meanwhile.
+    """
+    from playwright.sync_api import TimeoutError
+
     page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel", timeout=120_000)
     page.wait_for_function(f"({STATE})().status === 'idle'", timeout=120_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    end, seen = time.monotonic() + seconds, False
+    end, seen = time.monotonic() + seconds, not trains
     while time.monotonic() < end:
         time.sleep(0.5)
         state = page.evaluate(STATE)
         failed = errors(state["notebook"])
         curves = page.locator(".jp-CodeCell").filter(has_text="[*]:").locator("img")
         if not seen and curves.count():  # of a training that is under way
-            seen = True
-            curves.first.screenshot(path=SCREENSHOTS / f"{name}-while-training.png")
+            with contextlib.suppress(TimeoutError):  # they are redrawn, or the training has just ended
+                curves.first.screenshot(path=SCREENSHOTS / f"{name}-while-training.png", timeout=2000)
+                seen = True
         if state["status"] == "idle" and (failed or state["done"] == state["cells"]):
             assert not failed, f"{name}: {failed[0]}"
             return state["notebook"]
@@ -216,13 +221,13 @@ def check(context, address: str, folder: Path, name: str) -> None:
     page = context.new_page()
     page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
     page.goto(address.format(name))
-    notebook = run_all(page, name, seconds)
+    notebook = run_all(page, name, seconds, trains="max_steps" in parameters)
     found = pictures(notebook)
     assert found >= figures, f"{name} shows {found} figures; {figures} are expected"
     assert not red(notebook) or name == "08_your_own", f"{name} has red boxes: {red(notebook)[0]}"
     page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
     photograph(page, name)
-    if parameters.get("max_steps"):
+    if "max_steps" in parameters:
         assert (SCREENSHOTS / f"{name}-while-training.png").exists(), f"{name} showed no curves while it trained"
     page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
     page.close()
