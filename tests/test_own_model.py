@@ -146,6 +146,7 @@ def test_a_tokenizer_without_a_chat_template_gets_plain_turns(chat_model, tmp_pa
     assert tokenizer.decode(guidance_ids(tokenizer, prompt, "Sure?", "user")) == "<|im_end|>\nUser: Sure?\nAssistant:"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.exists(), reason="the real benchmarks are not at hand (../shared/data)")
 def test_the_real_benchmarks_from_local_files_through_notebook_05(chat_model, tmp_path):
     names = ["gsm8k", "math500", "minerva_math", "olympiadbench"]
