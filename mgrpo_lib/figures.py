@@ -332,8 +332,8 @@ def frontier_figure(summary: dict) -> plt.Figure:
         len(rows), len(benchmarks), figsize=size, sharey=True, sharex="row", squeeze=False, layout="constrained"
     )
     for cost, line in zip(rows, axes, strict=True):
-        width = 0.06 * max(means[cost])  # of the two attempts of an arm, beside each other
-        place = _apart({arm: spent[arm, cost].mean() for arm in arms}, 2 * width)
+        least = min(0.12, 0.5 / (len(arms) - 1)) * max(means[cost])  # all arms take half of the axis at most
+        place, width = _apart({arm: spent[arm, cost].mean() for arm in arms}, least), least / 2
         for benchmark, axis in zip(benchmarks, line, strict=True):
             for arm, row in _rows_of(summary, benchmark).items():
                 color, marker = look_of(arm, arms)
@@ -361,18 +361,18 @@ def frontier_figure(summary: dict) -> plt.Figure:
 
 
 def _apart(wanted: dict[str, float], least: float) -> dict[str, float]:
-    """Places near the wanted ones, those of a crowd `least` from each other and around their mean."""
+    """Places in the order of the wanted ones, at least `least` apart: what is too close stands around its mean."""
     crowds: list[list[str]] = []
+
+    def places(crowd: list[str]) -> list[float]:
+        middle = sum(wanted[name] for name in crowd) / len(crowd)
+        return [middle + (i - (len(crowd) - 1) / 2) * least for i in range(len(crowd))]
+
     for name in sorted(wanted, key=wanted.get):
-        if crowds and wanted[name] - wanted[crowds[-1][-1]] < least:
-            crowds[-1].append(name)
-        else:
-            crowds.append([name])
-    return {
-        name: sum(wanted[other] for other in crowd) / len(crowd) + (i - (len(crowd) - 1) / 2) * least
-        for crowd in crowds
-        for i, name in enumerate(crowd)
-    }
+        crowds.append([name])
+        while len(crowds) > 1 and places(crowds[-1])[0] - places(crowds[-2])[-1] < least:
+            crowds[-2:] = [crowds[-2] + crowds[-1]]
+    return {name: place for crowd in crowds for name, place in zip(crowd, places(crowd), strict=True)}
 
 
 def budgets_figure(summary: dict) -> plt.Figure:

@@ -41,13 +41,15 @@ def chain(profile: str, results: Path = ROOT / "results") -> str:
     file = results / profile / "timing.json"
     if not file.exists():
         return ""
-    timing, where = read_json(file), _machine(read_json(results / profile / "summary.json")["environment"])
+    timing, where = read_json(file), _machine(read_json(results / profile / "summary.json"))
     return f"The whole chain of profile {profile}, {len(timing['steps'])} notebooks, took {clock(timing['seconds'])} on {where}."
 
 
-def _machine(environment: dict) -> str:
-    cores = f"{environment['cpu_cores']} CPU cores"
-    return f"{cores} and {environment['gpu']}" if environment.get("gpu") else cores
+def _machine(summary: dict) -> str:
+    """What a profile was run on; the miniature leaves a GPU alone."""
+    environment = summary["environment"]
+    cores, used = f"{environment['cpu_cores']} CPU cores", summary["params"]["model"] != "miniature"
+    return f"{cores} and {environment['gpu']}" if environment["gpu"] and used else cores
 
 
 def _steps(profile: str, results: Path) -> tuple[dict[str, float], str]:
@@ -55,7 +57,7 @@ def _steps(profile: str, results: Path) -> tuple[dict[str, float], str]:
     timing, summary = results / profile / "timing.json", results / profile / "summary.json"
     if not summary.exists():
         return {}, ""
-    where = _machine(read_json(summary)["environment"])
+    where = _machine(read_json(summary))
     if timing.exists():
         content = read_json(timing)
         return content["steps"], f"the notebook, {content['workers']} at a time on {where}"

@@ -15,6 +15,7 @@ from matplotlib.colors import to_hex, to_rgb
 
 from mgrpo_lib import captions, figures, report, store, style, typeset
 from mgrpo_lib.config import ROOT, load_config
+from mgrpo_lib.figures import _apart
 
 REFERENCES = ["cpu", "ablation", "smollm2", "smollm2_nf4", "smollm2_gpu"]
 
@@ -206,3 +207,14 @@ def test_a_sortable_table_holds_every_cell_and_escapes_it():
     assert text.count("<td>") == 4
     page = typeset.interactive(table).data
     assert "aria-sort" in page and "http" not in page and text in page
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"a": 0, "b": 1, "c": 1.1, "d": 5}, {"a": 3, "b": 2, "c": 2.9, "d": 2.95, "e": 4.2}]
+)
+def test_arms_of_like_cost_stand_apart_and_in_their_order(wanted):
+    places = _apart(wanted, 1)
+    order = sorted(wanted, key=wanted.get)
+    found = [places[name] for name in order]
+    assert all(later - earlier > 1 - 1e-9 for earlier, later in zip(found, found[1:], strict=False))
+    assert sum(found) == pytest.approx(sum(wanted.values())) and places[order[0]] <= wanted[order[0]]

@@ -78,6 +78,15 @@ def what_it_left(out) -> tuple[dict, list[dict], dict]:
 
 
 @pytest.mark.slow
+def test_two_processes_train_and_save_a_whole_model(tmp_path):
+    launch("-m", "mgrpo_lib.train", "--profile", "smoke", "--arm", "mgrpo", "--out", str(tmp_path))
+    run = load_config("smoke", arm="mgrpo", output_root=str(tmp_path))
+    manifest = store.read_json(run.run_folder / "run.json")
+    assert manifest["key"] == store.run_key(run) and manifest["processes"] == 2 and manifest["weight_change"] > 0
+    assert manifest["steps"] == run.max_steps and (run.run_folder / "model" / "config.json").exists()
+
+
+@pytest.mark.slow
 def test_with_fsdp_a_run_goes_on_from_its_checkpoint_and_has_the_numbers_of_whole_models(plain, tmp_path):
     stopped = fsdp(tmp_path, "float32", stop=3)
     assert stopped.returncode != 0 and "stopped by the test" in stopped.stderr, stopped.stderr[-4000:]

@@ -11,7 +11,11 @@ def test_times_are_those_of_the_last_whole_run_else_of_its_trainings(tmp_path):
         "04_mgrpo-seed1": 9,
         "05_seed1": 3,
     }
-    summary = {"environment": {"cpu_cores": 2}, "runs": {"base": {"arm": "base", "seconds": 100.3}}}
+    summary = {
+        "environment": {"cpu_cores": 2, "gpu": None},
+        "params": {"model": "miniature"},
+        "runs": {"base": {"arm": "base", "seconds": 100.3}},
+    }
     summary["runs"] |= {f"{arm}-seed0": {"arm": arm, "seconds": s} for arm, s in (("grpo", 154.8), ("mgrpo", 299.0))}
     store.write_json(tmp_path / "cpu" / "timing.json", {"seconds": 561, "workers": 2, "steps": seconds})
     for profile in ("cpu", "smollm2"):
@@ -24,7 +28,7 @@ def test_times_are_those_of_the_last_whole_run_else_of_its_trainings(tmp_path):
     assert timing.takes("02_base_model", tmp_path).loc[("smollm2", "base"), "time"] == "1:40"
     assert timing.takes("04_mgrpo", tmp_path).loc[("smollm2", "mgrpo"), "time"] == "4:59"
     assert list(timing.takes("05_benchmarks", tmp_path).loc["cpu"].index) == ["each seed"]
-    summary["environment"]["gpu"] = "H100"
+    summary["environment"]["gpu"], summary["params"]["model"] = "H100", "own"
     store.write_json(tmp_path / "smollm2" / "summary.json", summary)
     assert timing.takes("03_grpo", tmp_path).loc[("smollm2", "grpo"), "measured"].endswith("on 2 CPU cores and H100")
     assert "5 notebooks, took 9:21 on 2" in timing.chain("cpu", tmp_path) and timing.chain("smollm2", tmp_path) == ""
