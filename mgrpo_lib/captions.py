@@ -152,9 +152,8 @@ def _frontier(summary: dict) -> str:
     cells = [f"{name_of(arm)} {sampled:.0f} and {read:.0f}" for arm, (sampled, read) in spent.items()]
     return (
         "Right answers against the tokens that training took: first attempts open, joined to the second ones, filled; 95% intervals "
-        "over seeds and problems, dashes are seeds. Attempts, and arms of like cost, stand beside each other, not quite at their cost. Thousands of tokens, sampled, and sampled or read: "
-        + "; ".join(cells)
-        + "."
+        "over seeds and problems, dashes are seeds. Attempts, and arms of like cost, stand beside each other, not quite at their "
+        "cost. Thousands of tokens, sampled, and sampled or read: " + "; ".join(cells) + "."
     )
 
 

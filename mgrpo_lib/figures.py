@@ -337,10 +337,8 @@ def frontier_figure(summary: dict) -> plt.Figure:
         for benchmark, axis in zip(benchmarks, line, strict=True):
             for arm, row in _rows_of(summary, benchmark).items():
                 color, marker = look_of(arm, arms)
-                places, values = (
-                    [place[arm] - width / 2, place[arm] + width / 2],
-                    [100 * row[f"acc_t{k}"] for k in (1, 2)],
-                )
+                places = [place[arm] - width / 2, place[arm] + width / 2]
+                values = [100 * row[f"acc_t{attempt}"] for attempt in (1, 2)]
                 axis.plot(places, values, color=color, lw=0.8, zorder=2)
                 for attempt, x, value, face in zip((1, 2), places, values, ("white", color), strict=True):
                     low, high = (100 * bound for bound in row[f"acc_t{attempt}_ci"])

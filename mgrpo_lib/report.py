@@ -533,8 +533,8 @@ def readme_block(summary: dict, shown: list[str], timing: dict | None = None) ->
     if timing:
         cores = summary["environment"]["cpu_cores"]
         lines += [
-            f"The whole chain took {timing['seconds'] / 60:.0f} minutes by the clock on {cores} CPU cores, {timing['workers']} notebooks at a time, each with "
-            "a time of its own:",
+            f"The whole chain took {timing['seconds'] / 60:.0f} minutes by the clock on {cores} CPU cores, {timing['workers']} notebooks at a time; "
+            "below, their own times are added up:",
             "",
             markdown(stage_table(timing)).rstrip(),
             "",

@@ -30,8 +30,10 @@ def test_what_readme_says_of_the_plan_on_a_gpu_is_what_was_measured():
     found = json.loads((precision.RESULTS / "precision.json").read_text())
     assert (precision.RESULTS / "precision.md").read_text(encoding="utf-8") == precision.table(found)
     (row,) = found["rows"]  # NF4 had not ended
-    assert (row["case"], row["weights"]) == ("t4", "bfloat16") and "H100" in row["gpu"]
-    assert row["training_code"] == TRAINING_CODE, "the trainer changed: python benchmarks/precision.py, on a GPU"
+    assert (row["case"], row["weights"]) == ("t4", "bfloat16") and "H100" in row["environment"]["gpu"]
+    assert row["environment"]["training_code"] == TRAINING_CODE, (
+        "the trainer changed: python benchmarks/precision.py, on a GPU"
+    )
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert f"{row['seconds']:.1f} s each where {row['planned_seconds']:.1f} s were planned" in readme
     assert f"{row['allocated']:.1f} GiB of tensors at most where {row['planned_memory']:.1f} GiB were planned" in readme

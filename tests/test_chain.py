@@ -248,7 +248,7 @@ def test_only_what_is_missing_is_made_again_and_the_rest_follows(out):
     assert [path.read_bytes() for path in made] == before, (
         "the same model and code give the same attempts, to the letter"
     )
-    assert all(job.done() for job in plan(load_config("smoke", arm="base", output_root=str(out)), {}) if job.manifest)
+    assert all(job.done() for job in plan(load_config("smoke", arm="base", output_root=str(out)), {}))
 
 
 def test_a_failing_notebook_is_named_and_what_was_there_stays(out, tmp_path):

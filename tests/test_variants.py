@@ -321,3 +321,13 @@ def test_guiding_phrases_of_a_run_are_those_it_is_trained_with(tmp_path):
     cfg = load_config("smoke", arms={"mgrpo": {}, "two": {"phrases": PHRASES[2:4]}}, arm="two", control_arms=[])
     assert training_arguments(cfg, str(tmp_path)).phrases == PHRASES[2:4]
     assert training_arguments(cfg.of_arm("mgrpo"), str(tmp_path)).phrases == PHRASES
+
+
+@pytest.mark.slow  # on CPUs it takes most of a minute
+def test_continuous_batching_samples_both_layers(model_folder, tmp_path):
+    options = {"max_steps": 1, "use_transformers_continuous_batching": True}
+    trainer = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_corrections=2, **options)
+    trained_weights(trainer)  # and they move
+    step = trainer.state.log_history[0]
+    assert step["tokens"] > 0 and step["layer2/tokens"] > 0
+    assert trainer.generated_tokens == step["tokens"] + step["layer2/tokens"]
