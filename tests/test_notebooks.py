@@ -13,6 +13,7 @@ import papermill
 import pytest
 
 from mgrpo_lib.config import ROOT, Config, ConfigError, load_config
+from mgrpo_lib.machine import NOTEBOOK_GIB
 from mgrpo_lib.runner import NOTEBOOKS, check_notebook
 from tools.badges import SETUP, repository
 
@@ -226,3 +227,9 @@ def test_links_of_notebooks_and_readme_exist():
             if heading:
                 titles = re.findall(r"(?m)^#+ (.+)$", (ROOT / file).read_text(encoding="utf-8"))
                 assert heading in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("name", ["07_explore", "08_your_own"])
+def test_the_memory_in_a_head_is_what_the_chain_counts(name):
+    head = "".join(json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"][0]["source"])
+    assert f" {NOTEBOOK_GIB['miniature']} GiB " in head
