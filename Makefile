@@ -38,7 +38,7 @@ plan: $(STAMP)  ## what a profile would take on GPUs: parameters, memory, tokens
 test: $(STAMP)  ## the tests: units, invariants against TRL, notebooks, the whole chain in small (about four minutes on two cores)
 	@.venv/bin/python -m pytest -m "not slow"
 
-test-slow: $(STAMP)  ## the rest: weights cut among processes, a chain on another model, a full disk, a killed 4-bit training (minutes)
+test-slow: $(STAMP)  ## the rest: several processes, a chain on another model, stopped or on a full disk, a killed 4-bit training (minutes)
 	@.venv/bin/python -m pytest -m slow
 
 test-colab: $(STAMP)  ## set-up cell and notebooks in fresh environments like Colab's (minutes; 8 GB for a while)

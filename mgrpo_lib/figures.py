@@ -2,7 +2,6 @@
 what to see in each.
 """
 
-import io
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path as File
@@ -582,18 +581,19 @@ def draw(name: str, cfg: Config, summary: dict) -> plt.Figure:
     return OF_RUNS[name](cfg) if name in OF_RUNS else method_figure()
 
 
-def show(name: str, cfg: Config, summary: dict) -> None:
-    """Draws a figure into a notebook, with what to see in it below and as the text for who cannot see it; nothing if the
-    experiment has no such figure.
+def show(name: str, cfg: Config) -> None:
+    """Shows a figure that :func:`draw_all` drew in a notebook, with what to see in it below and as the text for who cannot
+    see it; nothing if the experiment has no such figure.
+
+    Raises:
+        FileNotFoundError: none was drawn yet.
     """
-    if name not in figure_names(cfg, summary):
-        return
-    figure, told = draw(name, cfg, summary), captions(cfg, summary)[name]
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    plt.close(figure)
-    display(Image(data=picture.getvalue(), width=round(TEXT_WIDTH * 110), alt=told["text"]))
-    display(Markdown(f"*{told['title']}.* {told['text']}"))
+    told = cfg.figures / "captions.json"
+    if not told.exists():
+        raise FileNotFoundError(f"no figures are in {cfg.figures} yet; run figures.draw_all(cfg) first")
+    if caption := store.read_json(told).get(name):
+        display(Image(filename=cfg.figures / f"{name}.png", width=round(TEXT_WIDTH * 110), alt=caption["text"]))
+        display(Markdown(f"*{caption['title']}.* {caption['text']}"))
 
 
 def draw_all(cfg: Config) -> list[File]:

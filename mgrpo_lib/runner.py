@@ -5,7 +5,6 @@ progress.
 second.
 """
 
-import base64
 import ctypes
 import json
 import os
@@ -33,7 +32,15 @@ from mgrpo_lib.progress import clock
 NOTEBOOKS = ROOT / "notebooks"
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 GPU_PROFILES = {"t4": 14.5, "a100": 39.0, "paper": 79.0}  # GiB that each needs at least
-SECONDS_TO_END = 20  # papermill gives a busy kernel five
+SECONDS_TO_END = 20  # of a notebook that is asked to end
+# a kernel that has loaded torch tidies up for two seconds when it is asked to end; after the last cell nothing is left to do
+EXECUTE = """
+import json, sys
+from papermill import execute_notebook
+notebook, executed, folder, parameters = sys.argv[1:]
+how = {"kernel_name": "python3", "cwd": folder, "progress_bar": False, "shutdown_kernel": "immediate"}
+execute_notebook(notebook, executed, json.loads(parameters), **how)
+"""
 # what decides over results, of all settings
 DECISIVE = {"seeds", "arms", *ModelSettings.model_fields, *TrainSettings.model_fields, *EvalSettings.model_fields}
 CHOSEN_ELSEWHERE = {"profile": "PROFILE=", "arm": "the profile's arms", "seed": "SEEDS=", "output_root": "OUT="}
@@ -474,12 +481,8 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
     }
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    parameters = base64.b64encode(
-        json.dumps(job.parameters).encode()
-    ).decode()  # JSON is YAML, and keeps 1e-06 a number
-    notebook, executed = str(NOTEBOOKS / f"{job.notebook}.ipynb"), str(job.beside(".running.ipynb"))
-    call = [sys.executable, "-m", "papermill", notebook, executed, "-b", parameters, "--kernel", "python3"]
-    call += ["--cwd", str(NOTEBOOKS), "--no-progress-bar", "--log-level", "ERROR"]
+    notebook, executed = NOTEBOOKS / f"{job.notebook}.ipynb", job.beside(".running.ipynb")
+    call = [sys.executable, "-c", EXECUTE, notebook, executed, NOTEBOOKS, json.dumps(job.parameters)]
     with open(job.beside(".log"), "w", encoding="utf-8") as log:  # before anything is moved: this may fail
         job.progress.unlink(missing_ok=True)
         job.set_aside()
@@ -489,7 +492,7 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
 
 def _end_with_the_chain() -> None:
     """A notebook must not go on writing once its chain was killed: the next one makes the same results. Linux. Killed, not
-    asked: papermill would give a busy kernel five seconds more; without its parent it ends within one.
+    asked, so that it cannot refuse; without its parent a kernel ends within a second.
     """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -16,6 +16,7 @@ import shutil
 import sys
 import time
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,11 @@ def finished_run(cfg: Config) -> dict[str, Any] | None:
     return done if done and (borrowed or (cfg.run_folder / "model").exists()) else None
 
 
+@cache
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in PACKAGES}
+
+
 def environment() -> dict[str, Any]:
     """Versions and hardware, as every artefact names them. GPUs are named only where torch is loaded already."""
     gpu, driven_by = None, {}
@@ -190,7 +196,7 @@ def environment() -> dict[str, Any]:
         "training_code": TRAINING_CODE,
         "evaluation_code": EVALUATION_CODE,
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": dict(_versions()),
         "machine": platform.machine(),
         "cpu_cores": os.cpu_count(),
         "gpu": gpu,

@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from mgrpo_lib.config import ROOT
+from mgrpo_lib.runner import EXECUTE
 from mgrpo_lib.store import environment
 
 STAGES = ["01_data", "02_base_model", "03_grpo", "04_mgrpo", "05_benchmarks", "06_figures", "00_overview"]
@@ -68,7 +69,7 @@ def kernels(pid: int) -> list[psutil.Process]:
 def notebooks(chain: int) -> dict[psutil.Process, str]:
     """The kernels of a chain, and the notebook of each."""
     calls = {process: called(process) for process in descendants(chain)}
-    papermills = {process.pid: call for process, call in calls.items() if "papermill" in call}
+    papermills = {process.pid: call for process, call in calls.items() if EXECUTE in call}
     found = {}
     for process, call in calls.items():
         try:
@@ -76,7 +77,7 @@ def notebooks(chain: int) -> dict[psutil.Process, str]:
         except psutil.Error:
             continue
         if parent and "ipykernel_launcher" in call:
-            found[process] = Path(parent[parent.index("papermill") + 1]).stem
+            found[process] = Path(parent[parent.index(EXECUTE) + 1]).stem
     return found
 
 

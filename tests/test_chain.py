@@ -236,12 +236,9 @@ def test_old_steps_are_named_before_anything_starts(out, monkeypatch, capsys):
 
 def test_only_what_is_missing_is_made_again_and_the_rest_follows(out):
     results = out / "results" / "smoke"
-    made = [
-        results / kind / f"{name}.jsonl.gz" for kind in ("records", "samples") for name in ("grpo-seed0", "mgrpo-seed0")
-    ]
-    made.append(results / "controls" / "seed0.jsonl.gz")
+    made = [results / kind / "base.jsonl.gz" for kind in ("records", "samples", "controls")]
     before = [path.read_bytes() for path in made]
-    (results / "runs" / "05_seed0.ipynb").unlink()
+    (results / "runs" / "05_base.ipynb").unlink()
     done = call("reproduce", "--profile", "smoke", "--out", str(out))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "9 of 10 steps" in done.stdout, "the evaluation alone; the summary still holds"
@@ -314,6 +311,7 @@ def begin(out: Path) -> subprocess.Popen:
     return chain
 
 
+@pytest.mark.slow
 def test_stopped_or_bereft_of_a_kernel_it_says_so_and_the_same_command_goes_on(out, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)

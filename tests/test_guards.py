@@ -273,6 +273,7 @@ def test_other_errors_stay_what_they_are(tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------------------------------------- disk
+@pytest.mark.slow
 def test_a_full_disk_ends_it_and_with_room_the_same_call_ends_as_if_nothing_had_been(whole, own_mounts, tmp_path):
     rooms = [900_000, 2_600_000]  # bytes left: too few for Adam's averages, too few for the finished model
     call = [*own_mounts, sys.executable, str(ROOT / "tests" / "full_disk.py")]

@@ -211,7 +211,7 @@ def test_a_formula_is_compared_inside_a_papermill_kernel(tmp_path):
 def test_injected_parameters_arrive(tmp_path):
     execute("01_data", tmp_path, test_problems=7)
     card = json.loads((tmp_path / "results" / "smoke" / "data.json").read_text())
-    assert card["sets"]["chains_long"]["rows"] == 7
+    assert card["sets"]["chains_words"]["rows"] == 7
     assert all(entry["shared_with_train"] == 0 for entry in card["sets"].values())
 
 
