@@ -1,5 +1,6 @@
 """Fixtures: everything is made here, offline and in seconds."""
 
+import gc
 import os
 import shutil
 import subprocess
@@ -14,6 +15,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; oversub
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 import pytest
+
+
+def pytest_collection_finish():
+    """Every training collects garbage, which takes a fifth of a second among all that torch and its friends have loaded;
+    none of that is garbage.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
