@@ -307,9 +307,8 @@ def _newest_first(folder: Path) -> list[Path]:
 def flaw(checkpoint: Path, key: str | None = None, checksums: bool = True) -> str | None:
     """Why a checkpoint cannot be gone on from; None if it can.
 
-    transformers writes a checkpoint's files one after another, so that most often one that was cut off lacks some. A
-    machine that lost its power can leave any of them cut off. Each file is compared with the length or the checksums that its
-    format holds.
+    The trainer names a checkpoint when all its files are written. A copy that was cut off lacks some, and a machine that
+    lost its power can leave any of them cut off: each is compared with the length or the checksums that its format holds.
 
     Args:
         key: of the run that it must be of; None: any.

@@ -26,14 +26,17 @@ How this departs from the paper, as far as the paper is known:
 import hashlib
 import inspect
 import random
+import shutil
 from collections import defaultdict, deque
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import torch
 from accelerate.utils import DistributedType
 from datasets import Dataset
 from peft import PeftModel, PeftType
 from transformers import DynamicCache
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import GRPOTrainer
 
 from mgrpo_lib.arguments import MGRPOConfig
@@ -49,6 +52,7 @@ PACKED_WEIGHTS = (
 # what a row holds of a prompt that it shares, for the backward pass: a copy of keys and values, at most as much of what a
 # pass of its own would hold
 KEPT_OF_A_PROMPT = 0.15
+UNFINISHED = ".unfinished"  # folder of a checkpoint while it is written
 MEAN_OVER_ROWS = ("grpo", "dr_grpo", "sapo", "luspo")  # loss types that divide by the number of rows
 MEAN_OVER_TOKENS = ("bnpo",)  # that divide by the number of tokens in each micro-batch
 
@@ -68,7 +72,8 @@ def can_share_prompts(model) -> bool:
         return False
     layers = set(getattr(text, "layer_types", None) or ())
     taken = inspect.signature(bare.forward).parameters
-    return layers <= {"full_attention", "sliding_attention"} and {"past_key_values", "logits_to_keep"} <= taken.keys()
+    takes = {"past_key_values", "cache"} & taken.keys() and "logits_to_keep" in taken  # renamed in transformers 5.24
+    return bool(takes) and layers <= {"full_attention", "sliding_attention"}
 
 
 @contextmanager
@@ -157,6 +162,7 @@ class MGRPOTrainer(GRPOTrainer):
         self._correction_slices: list[list[list[dict]]] = []  # the same: layers, micro-batches, pieces of them
         self._lean = args.num_layers > 1 and any(args.layer_weights[1:])  # otherwise TRL is to be left as it is
         self._counted: torch.Tensor | None = None  # (rows,) bool: whose log-probabilities matter; None: all
+        self._unfinished: str | None = None  # where a checkpoint is being written
         self._draw_key, self._draw = None, 0
         if args.num_layers == 1:
             return
@@ -321,6 +327,30 @@ class MGRPOTrainer(GRPOTrainer):
             loss = loss + term
         term = self._term(model, *last)
         return loss + term if before else term
+
+    def _get_output_dir(self, trial):
+        return self._unfinished or super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model, trial):
+        """A checkpoint takes its name once it is whole: a training that is killed meanwhile leaves none that is cut off."""
+        if self.args.push_to_hub or self.args.metric_for_best_model:  # both keep its address while it is written
+            super()._save_checkpoint(model, trial)
+            return
+        folder = Path(self._get_output_dir(trial))
+        self._unfinished = str(folder / UNFINISHED)
+        try:
+            super()._save_checkpoint(model, trial)
+        except BaseException:
+            shutil.rmtree(self._unfinished, ignore_errors=True)
+            raise
+        finally:
+            self._unfinished = None
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            whole = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            shutil.rmtree(whole, ignore_errors=True)
+            (folder / UNFINISHED / whole.name).rename(whole)
+            rotate_checkpoints(str(folder), self.args.save_total_limit, use_mtime=True)
 
     def _term(self, model, layer: int, batch: dict) -> torch.Tensor:
         self._counted = self._with_gradient(batch) if self._lean and self.model.training else None

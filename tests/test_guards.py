@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -287,7 +288,7 @@ def test_a_full_disk_ends_it_and_with_room_the_same_call_ends_as_if_nothing_had_
         assert "could not be written to its end" in text and "GB free: make room (a checkpoint takes" in text
         assert "OUT=folder" in text and "\n" not in text and "goes on from checkpoint-" in text
         assert_same(tmp_path / str(room), whole)
-    assert done.stdout.count("checkpoint-4 was not written to its end") == 1
+    assert "set aside" not in done.stdout, "what could not be written to its end is gone"
     assert read_only[0] == "OSError" and "cannot be written" in read_only[1] and "OUT=folder" in read_only[1]
 
 
@@ -309,6 +310,29 @@ def test_a_full_disk_is_known_by_the_words_of_every_library(tokenizer, tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------- checkpoints
+def test_a_checkpoint_has_its_name_when_it_is_whole_or_is_not_there(whole, tmp_path, monkeypatch, capsys):
+    seen, save = [], trainer.MGRPOTrainer._save_rng_state
+    cfg = config(tmp_path)
+    folder = partial_folder(cfg) / "trainer"
+
+    def half_way(self, output_dir):
+        seen.append(sorted(path.name for path in folder.glob("checkpoint-*")))
+        assert (Path(output_dir) / "model.safetensors").exists()
+        if self.state.global_step == 4:
+            interrupt()
+        save(self, output_dir)
+
+    monkeypatch.setattr(trainer.MGRPOTrainer, "_save_rng_state", half_way)
+    with pytest.raises(KeyboardInterrupt):
+        train(cfg)
+    assert seen == [[], ["checkpoint-2"]] and not (folder / trainer.UNFINISHED).exists()
+    monkeypatch.setattr(trainer.MGRPOTrainer, "_save_rng_state", save)
+    train(cfg)
+    text = capsys.readouterr().out
+    assert "goes on from checkpoint-2" in text and "set aside" not in text
+    assert_same(cfg.run_folder, whole)
+
+
 def test_a_checkpoint_with_torn_weights_is_set_aside(interrupted, whole, capsys):
     weights = partial_folder(interrupted) / "trainer" / "checkpoint-4" / "model.safetensors"
     os.truncate(weights, weights.stat().st_size // 2)
