@@ -1,5 +1,7 @@
 """What the trainer does with every variant: resuming, three layers, turns, verification, the user's voice, 4 bits."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from datasets import Dataset
@@ -11,7 +13,7 @@ from mgrpo_lib.arguments import MGRPOConfig
 from mgrpo_lib.config import load_config
 from mgrpo_lib.corrections import correction_advantages
 from mgrpo_lib.train import training_arguments
-from mgrpo_lib.trainer import MGRPOTrainer
+from mgrpo_lib.trainer import UNFINISHED, MGRPOTrainer
 
 
 @pytest.mark.parametrize(
@@ -321,6 +323,18 @@ def test_guiding_phrases_of_a_run_are_those_it_is_trained_with(tmp_path):
     cfg = load_config("smoke", arms={"mgrpo": {}, "two": {"phrases": PHRASES[2:4]}}, arm="two", control_arms=[])
     assert training_arguments(cfg, str(tmp_path)).phrases == PHRASES[2:4]
     assert training_arguments(cfg.of_arm("mgrpo"), str(tmp_path)).phrases == PHRASES
+
+
+@pytest.mark.parametrize(("metric", "place"), [(None, UNFINISHED), ("reward", ".")])
+def test_a_checkpoint_whose_address_is_noted_while_it_is_written_has_it_from_the_start(
+    metric, place, model_folder, tmp_path, monkeypatch
+):
+    options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1, "metric_for_best_model": metric}
+    seen, save = [], MGRPOTrainer._save_rng_state
+    monkeypatch.setattr(MGRPOTrainer, "_save_rng_state", lambda *given: (seen.append(given[1]), save(*given)))
+    build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, **options).train()
+    assert [Path(path) for path in seen] == [tmp_path / place / "checkpoint-1"]
+    assert (tmp_path / "checkpoint-1" / "trainer_state.json").exists()
 
 
 @pytest.mark.slow  # on CPUs it takes most of a minute
