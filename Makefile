@@ -35,7 +35,7 @@ reproduce: $(STAMP)  ## run what is missing of the experiment and print its tabl
 plan: $(STAMP)  ## what a profile would take on GPUs: parameters, memory, tokens, disk, hours (seconds, no download)
 	@$(RUN) plan $(OPTIONS)
 
-test: $(STAMP)  ## the tests: units, invariants against TRL, notebooks, the whole chain in small (about four minutes on two cores)
+test: $(STAMP)  ## the tests: units, invariants against TRL, notebooks, the whole chain in small (about three minutes on two cores)
 	@.venv/bin/python -m pytest -m "not slow"
 
 test-slow: $(STAMP)  ## the rest: several processes, a chain on another model, stopped or on a full disk, a killed 4-bit training (minutes)

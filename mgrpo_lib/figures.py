@@ -586,13 +586,16 @@ def show(name: str, cfg: Config) -> None:
     see it; nothing if the experiment has no such figure.
 
     Raises:
-        FileNotFoundError: none was drawn yet.
+        FileNotFoundError: they were not drawn yet, or not to their end.
     """
-    told = cfg.figures / "captions.json"
-    if not told.exists():
-        raise FileNotFoundError(f"no figures are in {cfg.figures} yet; run figures.draw_all(cfg) first")
-    if caption := store.read_json(told).get(name):
-        display(Image(filename=cfg.figures / f"{name}.png", width=round(TEXT_WIDTH * 110), alt=caption["text"]))
+    told, picture = cfg.figures / "captions.json", cfg.figures / f"{name}.png"
+    known = store.read_json(told) if told.exists() else None
+    if known is None or (name in known and not picture.exists()):
+        raise FileNotFoundError(
+            f"the figures of {cfg.profile} are not whole in {cfg.figures}; draw them: figures.draw_all(cfg), or `make figures`"
+        )
+    if caption := known.get(name):
+        display(Image(filename=picture, width=round(TEXT_WIDTH * 110), alt=caption["text"]))
         display(Markdown(f"*{caption['title']}.* {caption['text']}"))
 
 
@@ -602,6 +605,7 @@ def draw_all(cfg: Config) -> list[File]:
     """
     summary = store.read_json(cfg.results / "summary.json")
     told, names, paths = captions(cfg, summary), figure_names(cfg, summary), []
+    (cfg.figures / "captions.json").unlink(missing_ok=True)  # of figures that are about to go
     for name in FIGURES:
         if name not in names:  # none is left of an experiment with other arms or controls
             for kind in ("svg", "png"):

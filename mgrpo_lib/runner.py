@@ -478,6 +478,7 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",  # bars flood executed notebooks
         "PYTHONWARNINGS": "ignore",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's warning at every kernel's start
     }
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}

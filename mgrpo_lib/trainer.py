@@ -25,6 +25,7 @@ How this departs from the paper, as far as the paper is known:
 
 import hashlib
 import inspect
+import os
 import random
 import shutil
 from collections import defaultdict, deque
@@ -72,22 +73,28 @@ def can_share_prompts(model) -> bool:
         return False
     layers = set(getattr(text, "layer_types", None) or ())
     taken = inspect.signature(bare.forward).parameters
-    takes = {"past_key_values", "cache"} & taken.keys() and "logits_to_keep" in taken  # renamed in transformers 5.24
-    return bool(takes) and layers <= {"full_attention", "sliding_attention"}
+    takes = {_cache_argument(bare), "use_cache", "logits_to_keep"} <= taken.keys()
+    return takes and layers <= {"full_attention", "sliding_attention"}
+
+
+def _cache_argument(model) -> str:
+    """What the forward pass calls keys and values: transformers 5.24 renamed it."""
+    bare = model.get_base_model() if isinstance(model, PeftModel) else model
+    return "past_key_values" if "past_key_values" in inspect.signature(bare.forward).parameters else "cache"
 
 
 @contextmanager
 def one_prefill(model, copies: int):
     """Meanwhile `model.generate` reads each prompt once for the `copies` rows in a row that begin with it."""
-    generate, own = model.generate, vars(model).get("generate")
+    generate, own, name = model.generate, vars(model).get("generate"), _cache_argument(model)
 
     def from_one_cache(input_ids, attention_mask, **kwargs):
         seen, mask = input_ids[::copies, :-1], attention_mask[::copies, :-1]
         cache = DynamicCache(config=model.config.get_text_config())
         places = (mask.cumsum(1) - 1).clamp(min=0)
-        model(input_ids=seen, attention_mask=mask, position_ids=places, past_key_values=cache, logits_to_keep=1)
+        model(input_ids=seen, attention_mask=mask, position_ids=places, logits_to_keep=1, **{name: cache})
         cache.batch_repeat_interleave(copies)
-        return generate(input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, **kwargs)
+        return generate(input_ids=input_ids, attention_mask=attention_mask, **{name: cache}, **kwargs)
 
     model.generate = from_one_cache
     try:
@@ -102,6 +109,7 @@ def each_prompt_once(model, config, written: int):
     """`model` as TRL calls it for log-probabilities of the last `written` tokens, but rows with the same prompt share one
     reading of it: its keys and values are computed once, and the gradients of all the rows flow into them.
     """
+    name = _cache_argument(model)
 
     def forward(input_ids, attention_mask, labels, **kwargs):
         read = input_ids.shape[1] - written - 1  # the prompt's last token predicts a row's first: it stays with the row
@@ -110,10 +118,10 @@ def each_prompt_once(model, config, written: int):
         if len(prompts) == len(input_ids):
             return model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, **kwargs)
         cache = DynamicCache(config=config)
-        model(input_ids=prompts, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        model(input_ids=prompts, attention_mask=mask, use_cache=True, logits_to_keep=1, **{name: cache})
         cache.batch_select_indices(prompt_of.cpu())  # a model's layers may lie on several devices
         own = {"input_ids": input_ids[:, read:], "labels": labels[:, read:]}
-        return model(**own, attention_mask=attention_mask, past_key_values=cache, **kwargs)
+        return model(**own, attention_mask=attention_mask, **{name: cache}, **kwargs)
 
     return forward
 
@@ -332,16 +340,24 @@ class MGRPOTrainer(GRPOTrainer):
         return self._unfinished or super()._get_output_dir(trial)
 
     def _save_checkpoint(self, model, trial):
-        """A checkpoint takes its name once it is whole: a training that is killed meanwhile leaves none that is cut off."""
-        if self.args.push_to_hub or self.args.metric_for_best_model:  # both keep its address while it is written
+        """A checkpoint takes its name once it is whole: a training that is killed meanwhile leaves none that is cut off. On
+        several machines, each with a disk of its own, and where its address is noted while it is written, it has it at once.
+        """
+        several_machines = int(os.environ.get("LOCAL_WORLD_SIZE", self.args.world_size)) < self.args.world_size
+        if several_machines or self.args.push_to_hub or self.args.metric_for_best_model:
             super()._save_checkpoint(model, trial)
             return
         folder = Path(self._get_output_dir(trial))
-        self._unfinished = str(folder / UNFINISHED)
+        unfinished = folder / UNFINISHED
+        if self.args.should_save:
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a training that was killed
+        self.accelerator.wait_for_everyone()
+        self._unfinished = str(unfinished)
         try:
             super()._save_checkpoint(model, trial)
         except BaseException:
-            shutil.rmtree(self._unfinished, ignore_errors=True)
+            if self.args.should_save:
+                shutil.rmtree(unfinished, ignore_errors=True)  # on a full disk every byte counts
             raise
         finally:
             self._unfinished = None
@@ -349,8 +365,9 @@ class MGRPOTrainer(GRPOTrainer):
         if self.args.should_save:
             whole = folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             shutil.rmtree(whole, ignore_errors=True)
-            (folder / UNFINISHED / whole.name).rename(whole)
+            (unfinished / whole.name).rename(whole)
             rotate_checkpoints(str(folder), self.args.save_total_limit, use_mtime=True)
+        self.accelerator.wait_for_everyone()
 
     def _term(self, model, layer: int, batch: dict) -> torch.Tensor:
         self._counted = self._with_gradient(batch) if self._lean and self.model.training else None

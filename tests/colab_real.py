@@ -122,7 +122,7 @@ def execute(name: str, folder: Path, notebook: str, parameters: dict) -> Path:
 def kill_after(checkpoint: str, folder: Path, over: threading.Event) -> None:
     """Kills the kernel as soon as the training has left a checkpoint."""
     while not over.wait(0.02):
-        if any((folder / "drive").rglob(f"{checkpoint}/trainer_state.json")):
+        if any((folder / "drive").rglob(f"trainer/{checkpoint}/trainer_state.json")):
             for kernel in kernels(os.getpid()):
                 kernel.kill()
             return

@@ -39,6 +39,9 @@ def main(out: Path, settings: dict, rooms: list[int]) -> None:
             train(cfg)
         except guards.TrainingError as error:
             found.append([type(error.__cause__).__name__, str(error)])
+            assert not list(small.rglob(f"{trainer.UNFINISHED}/*")), (
+                "what was written so far takes the room that is left"
+            )
         trainer.MGRPOTrainer._compute_loss = COMPUTE_LOSS
         (small / "filler").unlink()
         train(cfg)

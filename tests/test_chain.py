@@ -234,11 +234,14 @@ def test_old_steps_are_named_before_anything_starts(out, monkeypatch, capsys):
     assert f"note: there with another key, and made anew: {said}; OUT=another_folder keeps the old ones\n" in text
 
 
-def test_only_what_is_missing_is_made_again_and_the_rest_follows(out):
+@pytest.mark.parametrize("name", ["base", pytest.param("seed0", marks=pytest.mark.slow)])
+def test_only_what_is_missing_is_made_again_and_the_rest_follows(name, out):
     results = out / "results" / "smoke"
-    made = [results / kind / "base.jsonl.gz" for kind in ("records", "samples", "controls")]
+    runs = ("base",) if name == "base" else ("grpo-seed0", "mgrpo-seed0")
+    made = [results / kind / f"{run}.jsonl.gz" for kind in ("records", "samples") for run in runs]
+    made.append(results / "controls" / f"{name}.jsonl.gz")
     before = [path.read_bytes() for path in made]
-    (results / "runs" / "05_base.ipynb").unlink()
+    (results / "runs" / f"05_{name}.ipynb").unlink()
     done = call("reproduce", "--profile", "smoke", "--out", str(out))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "9 of 10 steps" in done.stdout, "the evaluation alone; the summary still holds"

@@ -42,6 +42,7 @@ class MadeUp:
 
     def copied_to(self, folder) -> "MadeUp":
         other = copy.copy(self)
+        other.rng = random.Random(1)
         shutil.copytree(self.cfg.output, folder, dirs_exist_ok=True)
         other.cfg = load_config("smoke", arm="base", output_root=str(folder), **SETTINGS)
         return other

@@ -314,6 +314,7 @@ def test_a_checkpoint_has_its_name_when_it_is_whole_or_is_not_there(whole, tmp_p
     seen, save = [], trainer.MGRPOTrainer._save_rng_state
     cfg = config(tmp_path)
     folder = partial_folder(cfg) / "trainer"
+    of_a_killed_one = folder / trainer.UNFINISHED / "checkpoint-2" / "rng_state_9.pth"
 
     def half_way(self, output_dir):
         seen.append(sorted(path.name for path in folder.glob("checkpoint-*")))
@@ -322,10 +323,13 @@ def test_a_checkpoint_has_its_name_when_it_is_whole_or_is_not_there(whole, tmp_p
             interrupt()
         save(self, output_dir)
 
+    store.write_json(partial_folder(cfg) / "key.json", {"key": store.run_key(cfg)})
+    store.write_text(of_a_killed_one, "torn")
     monkeypatch.setattr(trainer.MGRPOTrainer, "_save_rng_state", half_way)
     with pytest.raises(KeyboardInterrupt):
         train(cfg)
     assert seen == [[], ["checkpoint-2"]] and not (folder / trainer.UNFINISHED).exists()
+    assert flaw(folder / "checkpoint-2", store.run_key(cfg)) is None
     monkeypatch.setattr(trainer.MGRPOTrainer, "_save_rng_state", save)
     train(cfg)
     text = capsys.readouterr().out

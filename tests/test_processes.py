@@ -14,8 +14,6 @@ from safetensors.torch import load_file
 from mgrpo_lib import store, train
 from mgrpo_lib.config import ROOT, load_config, parse_assignments
 
-pytestmark = pytest.mark.slow
-
 # what `accelerate launch` starts on several GPUs; on CPUs alone it would start MPI, which is not installed
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 # the file for several GPUs, with their number changed as its comment says
@@ -31,6 +29,7 @@ def launch(*arguments: str) -> subprocess.CompletedProcess:
     return done
 
 
+@pytest.mark.slow
 def test_unlike_selections_give_the_gradient_of_the_formula(model_folder, tmp_path):
     launch(str(ROOT / "tests" / "two_processes.py"), str(model_folder), str(tmp_path))
     report = json.loads((tmp_path / "report.json").read_text())
@@ -50,6 +49,7 @@ def plain(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_the_run_of_the_notebook_in_two_processes(plain):
     run = load_config("smoke", arm="mgrpo", output_root=str(plain), **parse_assignments(LORA))
     manifest = store.read_json(run.run_folder / "run.json")
@@ -79,6 +79,7 @@ def what_it_left(out) -> tuple[dict, list[dict], dict]:
     return store.read_json(folder / "run.json"), store.read_jsonl(folder / "metrics.jsonl"), adapter
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_save_a_whole_model(tmp_path):
     launch("-m", "mgrpo_lib.train", "--profile", "smoke", "--arm", "mgrpo", "--out", str(tmp_path))
     run = load_config("smoke", arm="mgrpo", output_root=str(tmp_path))
@@ -87,6 +88,7 @@ def test_two_processes_train_and_save_a_whole_model(tmp_path):
     assert manifest["steps"] == run.max_steps and (run.run_folder / "model" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_with_fsdp_a_run_goes_on_from_its_checkpoint_and_has_the_numbers_of_whole_models(plain, tmp_path):
     stopped = fsdp(tmp_path, "float32", stop=3)
     assert stopped.returncode != 0 and "stopped by the test" in stopped.stderr, stopped.stderr[-4000:]
@@ -110,6 +112,7 @@ def test_with_fsdp_a_run_goes_on_from_its_checkpoint_and_has_the_numbers_of_whol
     assert any(row["grad_norm"] > 0 for row in metrics)
 
 
+@pytest.mark.slow
 def test_with_fsdp_bfloat16_weights_train_adapters_in_float32(plain, tmp_path):
     done = fsdp(tmp_path, "bfloat16")
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]

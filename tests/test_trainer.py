@@ -436,6 +436,30 @@ def test_what_depends_on_the_whole_input_is_not_shared():
     assert not can_share_prompts(MambaForCausalLM(MambaConfig(**sizes, state_size=4)))
 
 
+def test_keys_and_values_go_by_the_name_that_a_model_has_for_them():
+    """transformers 5.24 calls them `cache`; an argument of that name that nothing fills is something else (XLM)."""
+
+    class Renamed:
+        config, calls = LlamaConfig(), []
+
+        def forward(self, input_ids=None, attention_mask=None, cache=None, use_cache=None, logits_to_keep=0, **others):
+            self.calls.append((cache, others))
+
+        __call__ = forward
+
+    class Other:
+        config = LlamaConfig()
+
+        def forward(self, input_ids=None, attention_mask=None, cache=None, logits_to_keep=0):
+            pass
+
+    renamed, rows = Renamed(), torch.tensor([[5, 6, 7, 8]] * 2)
+    assert can_share_prompts(renamed) and not can_share_prompts(Other())
+    each_prompt_once(renamed, renamed.config, 2)(rows, torch.ones_like(rows), rows)
+    (first, others), (second, more) = renamed.calls
+    assert first is second is not None and "past_key_values" not in {**others, **more}
+
+
 def test_metrics_of_the_layers_do_not_mix_and_tokens_are_counted(model_folder, tmp_path):
     trainer = build(Recording, MGRPOConfig, model_folder, tmp_path, num_corrections=2, max_steps=2)
     counted = 0
