@@ -33,13 +33,18 @@ NOTEBOOKS = ROOT / "notebooks"
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 GPU_PROFILES = {"t4": 14.5, "a100": 39.0, "paper": 79.0}  # GiB that each needs at least
 SECONDS_TO_END = 20  # of a notebook that is asked to end
-# a kernel that has loaded torch tidies up for two seconds when it is asked to end; after the last cell nothing is left to do
+# Papermill by its library, for two settings that its command line lacks. A kernel that has loaded torch tidies up for two seconds
+# when it is asked to end, though after the last cell nothing is left to do. And kernels that start at the same time may be
+# given the same port, which ends one of them: they get sockets in folders of their own
 EXECUTE = """
-import json, sys
+import json, sys, tempfile
 from papermill import execute_notebook
+from traitlets.config import Config
 notebook, executed, folder, parameters = sys.argv[1:]
-how = {"kernel_name": "python3", "cwd": folder, "progress_bar": False, "shutdown_kernel": "immediate"}
-execute_notebook(notebook, executed, json.loads(parameters), **how)
+with tempfile.TemporaryDirectory(prefix="mgrpo-") as sockets:
+    how = {"kernel_name": "python3", "cwd": folder, "progress_bar": False, "shutdown_kernel": "immediate"}
+    how["config"] = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
+    execute_notebook(notebook, executed, json.loads(parameters), **how)
 """
 # what decides over results, of all settings
 DECISIVE = {"seeds", "arms", *ModelSettings.model_fields, *TrainSettings.model_fields, *EvalSettings.model_fields}

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import papermill
@@ -14,7 +15,7 @@ import pytest
 
 from mgrpo_lib.config import ROOT, Config, ConfigError, load_config
 from mgrpo_lib.machine import NOTEBOOK_GIB
-from mgrpo_lib.runner import NOTEBOOKS, check_notebook
+from mgrpo_lib.runner import EXECUTE, NOTEBOOKS, check_notebook
 from tools.badges import SETUP, repository
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -189,6 +190,22 @@ def test_papermills_own_command_line_refuses_what_is_misspelt_wrong_or_contradic
         text, _ = process.communicate(timeout=120)
         assert process.returncode != 0 and all(message in text for message in messages), text
     assert not list(tmp_path.glob("*/new")), "nothing was done"
+
+
+def test_the_chains_kernels_take_no_ports_which_others_could_take_first(tmp_path):
+    where = "import ipykernel\nprint(number, ipykernel.get_connection_info())"
+    cells = [
+        nbformat.v4.new_code_cell("number = 1", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(where),
+    ]
+    python = {"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=python), tmp_path / "in.ipynb")
+    call = [sys.executable, "-c", EXECUTE, tmp_path / "in.ipynb", tmp_path / "out.ipynb", tmp_path, '{"number": 1e-06}']
+    subprocess.run(call, check=True, timeout=120)
+    text = json.loads((tmp_path / "out.ipynb").read_text())["cells"][-1]["outputs"][0]["text"]
+    number, _, connection = "".join(text).partition(" ")
+    assert float(number) == 1e-06 and json.loads(connection)["transport"] == "ipc"
+    assert not Path(json.loads(connection)["ip"]).parent.exists(), "the sockets are gone with it"
 
 
 def test_a_formula_is_compared_inside_a_papermill_kernel(tmp_path):
