@@ -30,7 +30,7 @@ KINDS = ["everything", "the chain", "a kernel"]
 ALLOWED = ("seconds", "environment", "step_time")
 UNCOMPARED = ("timing.json", "costs.csv", "costs.md")  # times alone, and tables of them
 SETTINGS = "max_steps=12 checkpoint_steps=1"  # long enough that some kills fall between two checkpoints
-LONGEST = 30.0  # seconds before a kill at a random moment; a stage takes 10 to 20
+LONGEST = 30.0  # seconds before a kill at a random moment; a stage takes up to 20
 
 
 @dataclass
@@ -111,7 +111,7 @@ def disturb(out: Path, log: Path, target: str | None, rng: random.Random) -> tup
     while chain.poll() is None:
         running = notebooks(chain.pid)
         if target in running.values() if target else time.monotonic() - begun > delay and running:
-            time.sleep(rng.uniform(0, 1.5) if target else 0)  # the shortest stage takes two seconds
+            time.sleep(rng.uniform(0, 1.5) if target else 0)  # the shortest stages take two seconds
             if hit := kill(chain.pid, kind, target, rng):
                 struck = Kill(kind, hit, time.monotonic() - begun)
                 break
@@ -170,7 +170,7 @@ def table(kills: list[Kill], finished: int, resumed: int, files: int, seed: int)
         "`summary.json`, tables, records, metrics and weights, to the bit. Allowed to differ: "
         f"{', '.join(f'`{name}`' for name in ALLOWED)}, and {', '.join(f'`{name}`' for name in UNCOMPARED)}.",
         "",
-        f"Code of the trainings {here['training_code']}, of the evaluation {here['evaluation_code']}; Python {here['python']}, torch {here['packages']['torch']}, {here['cpu_cores']} cores.",
+        f"Code of the trainings {here['training_code']} (its own hash {here['training_code_hash']}), of the evaluation {here['evaluation_code']}; Python {here['python']}, torch {here['packages']['torch']}, {here['cpu_cores']} cores.",
         "",
         "| stage | times hit |",
         "| --- | --- |",
