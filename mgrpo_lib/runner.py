@@ -35,9 +35,11 @@ GPU_PROFILES = {"t4": 14.5, "a100": 39.0, "paper": 79.0}  # GiB that each needs 
 SECONDS_TO_END = 20  # of a notebook that is asked to end
 # Papermill by its library, for two settings that its command line lacks. A kernel that has loaded torch tidies up for two seconds
 # when it is asked to end, though after the last cell nothing is left to do. And kernels that start at the same time may be
-# given the same port, which ends one of them: they get sockets in folders of their own
+# given the same port, which ends one of them: they get sockets in folders of their own. What is kept out is optional: a
+# grammar of web addresses, which no notebook holds, and which takes a second to build
 EXECUTE = """
 import json, sys, tempfile
+sys.modules["rfc3987_syntax"] = None
 from papermill import execute_notebook
 from traitlets.config import Config
 notebook, executed, folder, parameters = sys.argv[1:]
@@ -46,6 +48,9 @@ with tempfile.TemporaryDirectory(prefix="mgrpo-") as sockets:
     how["config"] = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
     execute_notebook(notebook, executed, json.loads(parameters), **how)
 """
+# A model on CPUs frees and asks for megabytes with every token; glibc would give them back to the system each time, and
+# have every page of them cleared anew: 3 to 13% of an evaluation's time. (Other libraries' allocators ignore this)
+KEEP_MEMORY = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=17179869184:glibc.malloc.hugetlb=1"
 # what decides over results, of all settings
 DECISIVE = {"seeds", "arms", *ModelSettings.model_fields, *TrainSettings.model_fields, *EvalSettings.model_fields}
 CHOSEN_ELSEWHERE = {"profile": "PROFILE=", "arm": "the profile's arms", "seed": "SEEDS=", "output_root": "OUT="}
@@ -200,11 +205,13 @@ def configuration(profile: str, settings: dict[str, Any], seeds: str = "", out: 
     return load_config(name, arm="base", **{**settings, **own}, output_root=out)
 
 
-def plan(cfg: Config, settings: dict[str, Any]) -> list[Job]:
+def plan(cfg: Config, settings: dict[str, Any], workers: int = 1) -> list[Job]:
     """Every job of an experiment, each after those it needs.
 
     Args:
         settings: what replaces the profile's settings, handed on to every notebook.
+        workers: notebooks at a time. A seed is tested when the next ``workers - 1`` are trained, so that the last
+            evaluations, the longest jobs, run side by side.
     """
     runs = cfg.results / "runs"
 
@@ -230,7 +237,7 @@ def plan(cfg: Config, settings: dict[str, Any]) -> list[Job]:
     base_model = job("02_base_model", base.run_folder / "run.json", store.base_key(cfg), [])
     base_model.progress = cfg.results / "progress" / "base.json"
     evaluations = [evaluation("base", base, [base_model])]
-    jobs = [data, base_model, evaluations[0]]
+    jobs, untested = [data, base_model, evaluations[0]], []
     for seed in cfg.seeds:
         trained: dict[str, Job] = {}
         # an arm whose tokens another one matches comes first
@@ -240,10 +247,13 @@ def plan(cfg: Config, settings: dict[str, Any]) -> list[Job]:
             trained[run.arm] = job(notebook, run.run_folder / "run.json", store.run_key(run), needs, run)
         jobs += trained.values()
         first = cfg.of_arm(next(iter(cfg.arms)), seed)  # the notebook tests every arm of this seed
-        evaluations.append(evaluation(f"seed{seed}", first, [evaluations[0], *trained.values()]))
+        untested.append(evaluation(f"seed{seed}", first, [evaluations[0], *trained.values()]))
+        evaluations.append(untested[-1])
+        if len(untested) == workers:
+            jobs.append(untested.pop(0))
     figures = job("06_figures", cfg.results / "summary.json", store.summary_key(cfg), [data, *evaluations])
     overview = job("00_overview", None, "", [figures])
-    return jobs + evaluations[1:] + [figures, overview]
+    return jobs + untested + [figures, overview]
 
 
 def reproduce(
@@ -275,7 +285,8 @@ def reproduce(
     handed_on = {**settings, **({"seeds": cfg.seeds} if seeds else {})}
     if cfg.push_to_hub:  # uploaded once, at the end
         handed_on["push_to_hub"] = ""
-    jobs = plan(cfg, handed_on)
+    workers = workers or default_workers(cfg)
+    jobs = plan(cfg, handed_on, workers)
     for job in jobs:
         check_notebook(NOTEBOOKS / f"{job.notebook}.ipynb")
     if any(not job.done() for job in jobs if job.notebook[:2] in ("02", "03", "04", "05")):
@@ -285,7 +296,7 @@ def reproduce(
         return _reproduce(cfg, jobs, workers)
 
 
-def _reproduce(cfg: Config, jobs: list[Job], workers: int | None) -> int:
+def _reproduce(cfg: Config, jobs: list[Job], workers: int) -> int:
     """Runs what is not done, and prints the table."""
     # the overview only shows what others leave: it is pending if they are
     pending = [job for job in jobs if not job.done()]
@@ -301,7 +312,7 @@ def _reproduce(cfg: Config, jobs: list[Job], workers: int | None) -> int:
             f"note: there with another key, and made anew: {steps}; OUT=another_folder keeps the old ones", flush=True
         )
     if pending:
-        workers, start = workers or default_workers(cfg), time.monotonic()
+        start = time.monotonic()
         seconds = _run(pending, workers)
         if seconds is None:
             return 1
@@ -475,6 +486,7 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
     """Papermill in a process of its own, a kernel of its own inside."""
     job.output.parent.mkdir(parents=True, exist_ok=True)
     environment = {
+        "GLIBC_TUNABLES": KEEP_MEMORY,
         **os.environ,
         store.CHAIN: str(os.getpid()),  # the notebook may write into the folder that this chain holds
         "MGRPO_HOME": str(ROOT),  # on Colab, the notebooks' set-up cells take this repository
@@ -485,6 +497,8 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
         "PYTHONWARNINGS": "ignore",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's warning at every kernel's start
     }
+    if job.settings["model"] == "miniature":
+        environment["TORCHDYNAMO_DISABLE"] = "1"  # nothing is compiled, and loading the compiler takes a second
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     notebook, executed = NOTEBOOKS / f"{job.notebook}.ipynb", job.beside(".running.ipynb")
