@@ -437,14 +437,15 @@ def table() -> str:
         "",
     ]
     lines += [
-        "| model | arm | of grpo | of grpo_matched | ms a token | graph, MiB |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| model | arm | of grpo | of grpo_matched | ms a token | of it the verifier, % | graph, MiB |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for model in measured():
         for arm, row in json.loads((RESULTS / f"{model}.json").read_text())["arms"].items():
             ratios = [row[f"ratio_to_{other}"] for other in ("grpo", "grpo_matched")]
             cells = [f"{r['median']:.2f} [{r['lower']:.2f}, {r['upper']:.2f}]" for r in ratios]
-            cells += [f"{row['ms_per_token']['median']:.3g}", f"{row['peak_graph_bytes'] / 2**20:.0f}"]
+            cost, verifier = row["ms_per_token"]["median"], row["phases_ms_per_token"]["scoring"]
+            cells += [f"{cost:.3g}", f"{100 * verifier / cost:.1f}", f"{row['peak_graph_bytes'] / 2**20:.0f}"]
             lines.append(f"| {model} | {arm} | {' | '.join(cells)} |")
     growth = json.loads((RESULTS / "growth.json").read_text())
     line = growth["line"]

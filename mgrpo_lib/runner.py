@@ -48,9 +48,9 @@ with tempfile.TemporaryDirectory(prefix="mgrpo-") as sockets:
     how["config"] = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
     execute_notebook(notebook, executed, json.loads(parameters), **how)
 """
-# A model on CPUs frees and asks for megabytes with every token; glibc would give them back to the system each time, and
-# have every page of them cleared anew: 3 to 13% of an evaluation's time. (Other libraries' allocators ignore this)
-KEEP_MEMORY = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=17179869184:glibc.malloc.hugetlb=1"
+# A model that samples on CPUs frees and asks for megabytes with every token; glibc would give them back to the system each
+# time, which clears every page of them anew: up to a tenth of an evaluation. (Other systems' libraries ignore this)
+KEEP_MEMORY = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=17179869184"
 # what decides over results, of all settings
 DECISIVE = {"seeds", "arms", *ModelSettings.model_fields, *TrainSettings.model_fields, *EvalSettings.model_fields}
 CHOSEN_ELSEWHERE = {"profile": "PROFILE=", "arm": "the profile's arms", "seed": "SEEDS=", "output_root": "OUT="}

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import takewhile
 from pathlib import Path
 
 import psutil
@@ -221,6 +222,17 @@ def test_a_changed_parameter_never_reuses_an_old_result(out, monkeypatch):
     monkeypatch.setattr(store, "TRAINING_CODE", "beef")
     old = f"training code {store.read_json(out / 'results/smoke/data.json')['environment']['training_code']}, now beef"
     assert outdated() == {old: ["02_base_model", "05_base", *trained, "05_seed0", "06_figures"]}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 9])
+def test_each_job_comes_after_its_needs_and_the_last_evaluations_side_by_side(workers):
+    cfg = load_config("cpu", arm="base")
+    jobs = plan(cfg, {}, workers)
+    assert {job.name for job in jobs} == {job.name for job in plan(cfg, {})} and len(jobs) == 25
+    for place, job in enumerate(jobs):
+        assert all(need in jobs[:place] for need in job.needs), job.name
+    last = takewhile(lambda job: job.notebook == "05_benchmarks", reversed(jobs[:-2]))  # before 06 and 00
+    assert len(list(last)) == min(workers, 5)
 
 
 def test_old_steps_are_named_before_anything_starts(out, monkeypatch, capsys):
