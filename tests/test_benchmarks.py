@@ -24,6 +24,9 @@ def test_what_readme_says_of_a_tokens_cost_is_what_was_measured():
     assert f"{ours['miniature_kl']['median']:.2f} (with a KL term) and {large['median']:.2f} " in readme
     assert f"[{large['lower']:.2f}, {large['upper']:.2f}] (135M)" in readme
     assert f"calls of TRL's it is {min(naive):.2f} to {max(naive):.2f}." in readme
+    step = arms["miniature"]["mgrpo"]
+    share = step["phases_ms_per_token"]["scoring"] / step["ms_per_token"]["median"]
+    assert f"sampling and training: {100 * share:.1f}% of a step on the miniature" in readme
 
 
 def test_what_readme_says_of_the_plan_on_a_gpu_is_what_was_measured():
