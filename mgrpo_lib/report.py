@@ -513,12 +513,14 @@ def readme_block(summary: dict, shown: list[str], timing: dict | None = None) ->
     lines = [
         f"Profile `{summary['profile']}`: the embedded **miniature** (a model of 0.2M parameters and an arithmetic task of ours; no statement about LLMs), "
         f"{seeds} training seeds, {n} test problems a benchmark, both attempts greedy. MGRPO against GRPO that sampled as many "
-        "tokens in training; percentage points with 95% intervals over seeds and problems:",
+        "tokens in training (H3: against its own first attempts); percentage points with 95% intervals over seeds and problems:",
         "",
         markdown(verdict_table(summary)).rstrip(),
         "",
         "*yes*: supported, *no*: refuted (worse, or a gain of 2 points is excluded), *?*: undecided "
-        "([what would decide it](results/cpu/undecided.md)). Positive differences favour MGRPO." + no_room(summary),
+        "([what would decide it](results/cpu/undecided.md)). Positive differences favour MGRPO."
+        + none_worse(summary)
+        + no_room(summary),
         "",
         correction_sentence(summary),
         "",
@@ -546,6 +548,12 @@ def readme_block(summary: dict, shown: list[str], timing: dict | None = None) ->
         "",
     ]
     return "\n".join(lines)
+
+
+def none_worse(summary: dict) -> str:
+    """What *no* means where no difference is shown to be negative."""
+    worse = any(row["difference"] < 0 and row["p_holm"] < evidence.ALPHA for row in summary["hypotheses"])
+    return "" if worse else " No *no* stands for worse here: each excludes a gain of 2 points."
 
 
 def no_room(summary: dict) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from mgrpo_lib import report, store
 from mgrpo_lib.config import ROOT, load_config
+from mgrpo_lib.miniature import P_MEND
 
 CFG = load_config("cpu", arm="base")
 VARIANTS = load_config("ablation", arm="base")
@@ -189,25 +190,56 @@ def test_what_readme_says_of_the_gpu_runs_is_what_the_files_say():
 def cost(summary: dict, what: str) -> float:
     """Of MGRPO, for each sampled token, as a multiple of the matched GRPO's."""
     spent = {
-        arm: [
-            sum(run[name] for run in summary["runs"].values() if run["arm"] == arm) for name in (what, "train_tokens")
-        ]
+        arm: {
+            name: sum(run[name] for run in summary["runs"].values() if run["arm"] == arm)
+            for name in ("seconds", "processed_tokens", "train_tokens")
+        }
         for arm in ("mgrpo", "grpo_matched")
     }
-    ours, theirs = (spent[arm][0] / spent[arm][1] for arm in ("mgrpo", "grpo_matched"))
+    for arm in spent.values():
+        arm["read"] = arm["processed_tokens"] - arm["train_tokens"]
+    ours, theirs = (spent[arm][what] / spent[arm]["train_tokens"] for arm in ("mgrpo", "grpo_matched"))
     return ours / theirs
 
 
 def test_what_readme_says_of_the_cost_is_what_the_files_say(summary):
-    read, seconds = cost(summary, "processed_tokens"), cost(summary, "seconds")
+    read, seconds = cost(summary, "read"), cost(summary, "seconds")
     on_gpu, on_cores = (cost(summary_of(cfg), "seconds") for cfg in (GPU, LLM))
-    assert f"MGRPO read {read:.1f} times as much and took {seconds:.1f} times as long (miniature, two cores)" in README
-    assert f"took {on_gpu:.1f} times as long on the GPU and {on_cores:.1f} times on two cores" in README
+    assert (
+        f"MGRPO read {read:.1f} times as many others and took {seconds:.1f} times as long (miniature, two cores)"
+        in README
+    )
+    assert f"took {on_gpu:.1f} times as long on the GPU, and {on_cores:.1f} times on two cores" in README
     assert f"took {seconds:.1f} (miniature), {on_cores:.1f} (135M) and {on_gpu:.1f} times (135M on a GPU" in README
     steps = {(r["arm"], r["against"], r["benchmark"], r["attempt"]): r for r in summary_of(VARIANTS)["contrasts"]}
     row = steps["grpo_more_steps", "mgrpo", "chains", 1]
     low, high = (100 * bound for bound in row["ci"])
-    assert f"beat MGRPO on chains by {100 * row['difference']:.1f} [{low:.1f}, {high:.1f}] points" in README
+    gain = f"{100 * row['difference']:.1f} [{low:.1f}, {high:.1f}] points"
+    assert f"beat MGRPO's first attempts on `chains` by {gain}" in README
+    assert abs(steps["grpo_more_steps", "grpo_matched", "blanks", 2]["difference"]) < 0.02, "teach no correction"
+
+
+def test_what_readme_says_at_its_head_is_what_the_verdicts_say(summary):
+    found = {(row["hypothesis"], row["benchmark"]): row for row in summary["hypotheses"]}
+    gains = {name: row for (hypothesis, name), row in found.items() if hypothesis == "H2"}
+    assert (
+        f"second attempts are {100 * gains.pop('blanks')['difference']:.0f} points better than matched GRPO's" in README
+    )
+    assert all(row["verdict"] != "supported" for row in gains.values()), "on the other four sets no gain is shown"
+    first = [row for (hypothesis, _), row in found.items() if hypothesis == "H1"]
+    least, *_, most = sorted(-100 * row["difference"] for row in first)
+    assert f"First attempts are {least:.1f} to {most:.1f} points lower on all five" in README
+    assert all(row["ci"][0] < 0 < row["ci"][1] < 0.02 for row in first), (
+        "intervals hold 0 and exclude a gain of 2 points"
+    )
+    (warm,) = [
+        row
+        for row in summary["robustness"]
+        if (row["hypothesis"], row["benchmark"], row["choice"]) == ("H2", "blanks", "temperature 1")
+    ]
+    low, high = (100 * bound for bound in warm["ci"])
+    assert f"its gain over matched GRPO is {100 * warm['difference']:.1f} [{low:.1f}, {high:.1f}] points" in README
+    assert P_MEND == 0.4 and "texts that mend four of ten wrong guesses" in README
 
 
 def test_what_readme_says_of_the_real_benchmarks_is_what_the_manifest_says():
@@ -258,3 +290,10 @@ def test_what_readme_says_of_the_variants_is_what_the_files_say():
     for other in ("grpo_matched", "mgrpo"):
         assert found["grpo_more_steps", other, "chains", 1]["ci"][0] > 0
     assert len(VARIANTS.arms) * len(VARIANTS.seeds) == 24 and len(CFG.arms) * len(CFG.seeds) == 15
+
+
+def test_readme_counts_the_kills_of_the_table():
+    text = (ROOT / "docs" / "robustness.md").read_text(encoding="utf-8")
+    (kills,) = re.findall(r"\*\*(\d+) kills\*\*", text)
+    assert f"[{kills} kills of the chain or a kernel](docs/robustness.md)" in README
+    assert len(re.findall(r"^\| \d+ \|", text, re.MULTILINE)) == int(kills)
