@@ -35,11 +35,10 @@ GPU_PROFILES = {"t4": 14.5, "a100": 39.0, "paper": 79.0}  # GiB that each needs 
 SECONDS_TO_END = 20  # of a notebook that is asked to end
 # Papermill by its library, for two settings that its command line lacks. A kernel that has loaded torch tidies up for two seconds
 # when it is asked to end, though after the last cell nothing is left to do. And kernels that start at the same time may be
-# given the same port, which ends one of them: they get sockets in folders of their own. What is kept out is optional: a
-# grammar of web addresses, which no notebook holds, and which takes a second to build
+# given the same port, which ends one of them: they get sockets in folders of their own
 EXECUTE = """
 import json, sys, tempfile
-sys.modules["rfc3987_syntax"] = None
+sys.modules["rfc3987_syntax"] = None  # jsonschema does without; it takes a second, for a format that no schema here asks for
 from papermill import execute_notebook
 from traitlets.config import Config
 notebook, executed, folder, parameters = sys.argv[1:]
@@ -48,8 +47,9 @@ with tempfile.TemporaryDirectory(prefix="mgrpo-") as sockets:
     how["config"] = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
     execute_notebook(notebook, executed, json.loads(parameters), **how)
 """
-# A model that samples on CPUs frees and asks for megabytes with every token; glibc would give them back to the system each
-# time, which clears every page of them anew: up to a tenth of an evaluation. (Other systems' libraries ignore this)
+# A model that samples on CPUs frees and asks for megabytes with every token. glibc would give them back to the system each
+# time, which clears every page of them anew: 2 to 7% of an evaluation's time. The first is the largest value that glibc takes
+# and the second means never; one alone would fix the other at its small default. Other libraries for C ignore both
 KEEP_MEMORY = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=17179869184"
 # what decides over results, of all settings
 DECISIVE = {"seeds", "arms", *ModelSettings.model_fields, *TrainSettings.model_fields, *EvalSettings.model_fields}
@@ -210,8 +210,8 @@ def plan(cfg: Config, settings: dict[str, Any], workers: int = 1) -> list[Job]:
 
     Args:
         settings: what replaces the profile's settings, handed on to every notebook.
-        workers: notebooks at a time. A seed is tested when the next ``workers - 1`` are trained, so that the last
-            evaluations, the longest jobs, run side by side.
+        workers: notebooks at a time. The evaluation of a seed comes behind the trainings of the next ``workers - 1``, so
+            that the last ``workers`` evaluations run side by side and no core waits long at the end.
     """
     runs = cfg.results / "runs"
 
@@ -276,6 +276,8 @@ def reproduce(
             else is at work; nothing has been started then. Or nothing more can be written; as after a failure.
         KeyboardInterrupt: it was stopped; as after a failure.
     """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers={workers}: at least one notebook must run at a time; leave it out for one a core")
     cfg = configuration(profile, settings, seeds, out)
     if profile == "auto" and (hint := gpu_hint()):
         print(hint, flush=True)
@@ -285,8 +287,9 @@ def reproduce(
     handed_on = {**settings, **({"seeds": cfg.seeds} if seeds else {})}
     if cfg.push_to_hub:  # uploaded once, at the end
         handed_on["push_to_hub"] = ""
-    workers = workers or default_workers(cfg)
-    jobs = plan(cfg, handed_on, workers)
+    jobs = plan(cfg, handed_on)
+    if not all(job.done() for job in jobs):
+        jobs = plan(cfg, handed_on, workers or default_workers(cfg))
     for job in jobs:
         check_notebook(NOTEBOOKS / f"{job.notebook}.ipynb")
     if any(not job.done() for job in jobs if job.notebook[:2] in ("02", "03", "04", "05")):
@@ -296,7 +299,7 @@ def reproduce(
         return _reproduce(cfg, jobs, workers)
 
 
-def _reproduce(cfg: Config, jobs: list[Job], workers: int) -> int:
+def _reproduce(cfg: Config, jobs: list[Job], workers: int | None) -> int:
     """Runs what is not done, and prints the table."""
     # the overview only shows what others leave: it is pending if they are
     pending = [job for job in jobs if not job.done()]
@@ -312,7 +315,7 @@ def _reproduce(cfg: Config, jobs: list[Job], workers: int) -> int:
             f"note: there with another key, and made anew: {steps}; OUT=another_folder keeps the old ones", flush=True
         )
     if pending:
-        start = time.monotonic()
+        workers, start = workers or default_workers(cfg), time.monotonic()
         seconds = _run(pending, workers)
         if seconds is None:
             return 1
@@ -485,8 +488,13 @@ def _end(running: dict[Job, tuple[subprocess.Popen, float]]) -> None:
 def _start(job: Job, threads: int | None) -> subprocess.Popen:
     """Papermill in a process of its own, a kernel of its own inside."""
     job.output.parent.mkdir(parents=True, exist_ok=True)
+    faster = {"GLIBC_TUNABLES": KEEP_MEMORY}
+    if (
+        job.settings["model"] == "miniature"
+    ):  # nothing of it is compiled, and bitsandbytes would load the compiler for a second
+        faster["TORCHDYNAMO_DISABLE"] = "1"
     environment = {
-        "GLIBC_TUNABLES": KEEP_MEMORY,
+        **faster,
         **os.environ,
         store.CHAIN: str(os.getpid()),  # the notebook may write into the folder that this chain holds
         "MGRPO_HOME": str(ROOT),  # on Colab, the notebooks' set-up cells take this repository
@@ -497,8 +505,6 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
         "PYTHONWARNINGS": "ignore",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's warning at every kernel's start
     }
-    if job.settings["model"] == "miniature":
-        environment["TORCHDYNAMO_DISABLE"] = "1"  # nothing is compiled, and loading the compiler takes a second
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     notebook, executed = NOTEBOOKS / f"{job.notebook}.ipynb", job.beside(".running.ipynb")

@@ -5,6 +5,7 @@ then other settings.
 import gzip
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -231,8 +232,57 @@ def test_each_job_comes_after_its_needs_and_the_last_evaluations_side_by_side(wo
     assert {job.name for job in jobs} == {job.name for job in plan(cfg, {})} and len(jobs) == 25
     for place, job in enumerate(jobs):
         assert all(need in jobs[:place] for need in job.needs), job.name
+    tested = [job.name for job in jobs if job.notebook == "05_benchmarks"]
+    assert tested == ["05_base", *(f"05_seed{seed}" for seed in cfg.seeds)]
+    for job in jobs:
+        if job.name in tested[1:]:
+            trained = {need.name for need in job.needs if need.notebook in ("03_grpo", "04_mgrpo")}
+            assert trained == {f"{'04' if arm == 'mgrpo' else '03'}_{arm}-{job.name[3:]}" for arm in cfg.arms}
     last = takewhile(lambda job: job.notebook == "05_benchmarks", reversed(jobs[:-2]))  # before 06 and 00
     assert len(list(last)) == min(workers, 5)
+
+
+def test_a_chain_starts_its_jobs_in_the_order_for_its_workers(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        runner, "_run", lambda pending, workers: started.append((workers, [job.name for job in pending]))
+    )
+    for workers in (1, 2):
+        assert runner.reproduce("cpu", {}, out=str(tmp_path), workers=workers) == 1
+    cfg = load_config("cpu", arm="base", output_root=str(tmp_path))
+    assert started == [(workers, [job.name for job in plan(cfg, {}, workers)]) for workers in (1, 2)]
+    assert started[0][1] != started[1][1]
+
+
+@pytest.mark.parametrize(("profile", "compiler"), [("cpu", "1"), ("smollm2", None)])
+def test_what_a_notebook_starts_with_unless_the_user_says_otherwise(profile, compiler, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(runner.subprocess, "Popen", lambda call, env, **how: given.append(env))
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)  # the tests' own
+    (job, *_) = plan(load_config(profile, arm="base", output_root=str(tmp_path)), {})
+    runner._start(job, threads=1)
+    monkeypatch.setenv("GLIBC_TUNABLES", "own")
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "0")
+    runner._start(job, threads=None)
+    names = ("GLIBC_TUNABLES", "TORCHDYNAMO_DISABLE")
+    assert [[env.get(name) for name in names] for env in given] == [[runner.KEEP_MEMORY, compiler], ["own", "0"]]
+    assert given[0]["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_that_was_freed_is_not_given_back_to_the_system():
+    code = (
+        "import resource\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def step(): return sum(len(b) for b in [bytearray(4 << 20) for _ in range(16)])\n"
+        "step(); before = faults(); [step() for _ in range(10)]; print(faults() - before)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    plain, kept = (
+        int(subprocess.check_output([sys.executable, "-c", code], env=environment | more))
+        for more in ({}, {"GLIBC_TUNABLES": runner.KEEP_MEMORY})
+    )
+    assert kept < 0.1 * plain, "glibc reads other names by now?"
 
 
 def test_old_steps_are_named_before_anything_starts(out, monkeypatch, capsys):
@@ -379,6 +429,7 @@ def test_figures_are_redrawn_without_torch(out):
         (["--profile", "smoke", "--seeds", "0,x"], "cannot read the seeds"),
         (["--profile", "smoke", "--params", "arm=grpo"], "chosen by the profile's arms"),
         (["--profile", "smoke", "--params", "learning_rate"], "write name=value"),
+        (["--profile", "smoke", "--workers", "0"], "at least one notebook must run at a time"),
     ],
 )
 def test_wrong_parameters_stop_before_any_work(arguments, message, tmp_path, monkeypatch, capsys):
