@@ -489,8 +489,8 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
     """Papermill in a process of its own, a kernel of its own inside."""
     job.output.parent.mkdir(parents=True, exist_ok=True)
     faster = {"GLIBC_TUNABLES": KEEP_MEMORY}
-    if job.settings["model"] == "miniature":
-        faster["TORCHDYNAMO_DISABLE"] = "1"  # nothing of it is compiled; bitsandbytes would load the compiler, for a second
+    if job.settings["model"] == "miniature":  # nothing is compiled; bitsandbytes would load the compiler, for a second
+        faster["TORCHDYNAMO_DISABLE"] = "1"
     environment = {
         **faster,
         **os.environ,
