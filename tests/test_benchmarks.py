@@ -2,9 +2,13 @@
 
 import json
 
+import pytest
+
 from benchmarks import precision, step_cost
 from mgrpo_lib.config import ROOT
 from mgrpo_lib.store import TRAINING_CODE
+
+pytestmark = pytest.mark.committed
 
 
 def test_the_table_is_that_of_the_result_files_and_of_this_code():

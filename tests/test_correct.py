@@ -137,6 +137,7 @@ def test_models_are_compared_on_the_same_problems(cfg):
     assert list(table.iloc[0, 3:]) == ["", ""] and table.iloc[1, 3].count("[") == 1
 
 
+@pytest.mark.committed
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/rounds.json")), ids=lambda path: path.parent.name)
 def test_committed_rounds_are_those_of_this_code(path, tmp_path, monkeypatch):
     cfg = load_config(path.parent.name, arm="base")

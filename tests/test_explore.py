@@ -47,6 +47,7 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
+@pytest.mark.committed
 @pytest.mark.parametrize("profile", PROFILES)
 def test_transitions_counted_are_those_of_the_table(profile):
     explorer = explore(profile)

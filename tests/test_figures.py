@@ -122,6 +122,7 @@ def test_figures_fit_a_page_and_can_be_read(drawn):
             assert box.x0 >= edge.x0 and box.x1 <= edge.x1, f"{name}: the legend is wider than the page"
 
 
+@pytest.mark.committed
 def test_every_committed_figure_is_drawn_from_the_committed_results(experiment, drawn, folder):
     """Its SVG, byte for byte; neither a date nor a version stands in it."""
     cfg, summary = experiment

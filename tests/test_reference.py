@@ -12,6 +12,7 @@ from mgrpo_lib import report, store
 from mgrpo_lib.config import ROOT, load_config
 from mgrpo_lib.miniature import P_MEND
 
+pytestmark = pytest.mark.committed
 CFG = load_config("cpu", arm="base")
 VARIANTS = load_config("ablation", arm="base")
 LLM = load_config("smollm2", arm="base")  # known by its content: the folder is not needed
