@@ -51,6 +51,8 @@ def run() -> int:
             return reproduce(arguments.profile, settings, workers=arguments.workers, **where)
         cfg = configuration(arguments.profile, settings, **where)
         if arguments.command == "figures":
+            if not cfg.arms:
+                raise ConfigError(f"profile {cfg.profile} has no arms to compare; its records are in {cfg.results}")
             return redraw(cfg)
         from mgrpo_lib.plan import report  # counts parameters, with torch
 

@@ -5,8 +5,8 @@ hub's own field names; both are checked against the table, so that both give the
 Every row becomes ``question, answer, id, source`` (all text), the answer as the benchmark prints it, LaTeX included.
 
 MATH-500 is a part of MATH's test split. OlympiadBench here is the text-only, open-ended, English, mathematical part of
-its first release, 675 problems, as most papers use it; the hub's present copy has 674 (its authors withdrew one). Nothing
-is left out of a test set for being flawed, since that would be another benchmark; the flawed rows are counted and named
+its first release, 675 problems, as most papers use it; the hub's present copy has 674 (its authors withdrew one), and is known
+by that number alone. Nothing is left out of a test set for being flawed, since that would be another benchmark; the flawed rows are counted and named
 (`known_flaws`).
 """
 

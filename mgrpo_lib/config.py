@@ -26,7 +26,7 @@ from mgrpo_lib.prompts import PHRASES
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository: profiles, notebooks, and the default place of results
 DRIVE = Path("/content/drive")  # where Colab mounts Google Drive
-FILE_KINDS = (".jsonl", ".json", ".csv")  # a data set with such an ending is a file of the user's
+FILE_KINDS = (".jsonl", ".json", ".csv")  # a data set with such an ending, in any case, is a file of the user's
 GENERATORS = {"miniature": miniature, "sums": sums}  # training sets that are made and not read, each with its test sets
 GENERATED = {name: module for module in GENERATORS.values() for name in module.SETS}
 
@@ -36,7 +36,7 @@ class ConfigError(ValueError):
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSettings(_Settings):
@@ -276,8 +276,9 @@ def profile_names() -> list[str]:
 
 def nearest(name: str, valid: list[str]) -> str:
     """``did you mean 'x'?`` or the list of what is valid."""
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(valid)}"
+    known = {one.lower(): one for one in valid}  # MATH-500 is nearer to math500 than to anything else
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
+    return f"did you mean {known[close[0]]!r}?" if close else f"valid: {', '.join(valid)}"
 
 
 def from_repository(path: str) -> Path:
@@ -307,7 +308,9 @@ def load_config(profile: str, **overrides: Any) -> Config:
     _check_names(base, f"profiles/{profile}.yaml")
     _check_names(overrides, "parameters")
     arms = overrides.get("arms", base.get("arms", {}))
-    arm = overrides.get("arm", "mgrpo")
+    if not isinstance(arms, dict) or not all(isinstance(changes, dict) for changes in arms.values()):
+        raise ConfigError(f"arms is {arms!r}; write each arm with the settings it changes, such as {{mgrpo: {{}}}}")
+    arm = overrides.get("arm", "mgrpo" if arms else "base")
     if arm != "base" and arm not in arms:
         raise ConfigError(f"unknown arm {arm!r} in profile {profile!r}; {nearest(str(arm), ['base', *arms])}")
     for name, changes in arms.items():
@@ -347,8 +350,9 @@ def _name_files(cfg: Config) -> Config:
     names, files = {}, {}
     for given in [cfg.train_data, *cfg.benchmarks]:
         path = from_repository(given)
-        names[given] = given if path.suffix not in FILE_KINDS else path.stem
-        if path.suffix not in FILE_KINDS:
+        own = path.suffix.lower() in FILE_KINDS
+        names[given] = path.stem if own else given
+        if not own:
             continue
         if not path.is_file():
             raise ConfigError(f"there is no file {given!r}; a relative path counts from {ROOT}")
@@ -514,8 +518,11 @@ def _check_names(values: dict[str, Any], where: str) -> None:
 
 
 def _sentence(error: dict) -> str:
-    name = ".".join(str(part) for part in error["loc"])
-    return f"parameter {name!r} is {error['input']!r} ({type(error['input']).__name__}): {error['msg'][0].lower()}{error['msg'][1:]}"
+    name, given = ".".join(str(part) for part in error["loc"]), error["input"]
+    mend = f"; write [{given}]" if error["type"] == "list_type" and isinstance(given, str | int | float) else ""
+    return (
+        f"parameter {name!r} is {given!r} ({type(given).__name__}): {error['msg'][0].lower()}{error['msg'][1:]}{mend}"
+    )
 
 
 def _check_correction(cfg: Config) -> None:
@@ -592,18 +599,39 @@ def parse_assignments(text: str) -> dict[str, Any]:
     read a string). Settings that are text stay text: ``model_revision=12e4567``, ``system_prompt='Be brief.'``.
     """
     values = {}
-    for part in re.findall(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""", text):
+    for part in _parts(text):
         name, separator, value = part.partition("=")
         if not separator:
             raise ConfigError(f"cannot read {part!r}; write name=value, without spaces around '='")
+        if name in values:
+            raise ConfigError(f"{name} is given twice, as {values[name]!r} and as {value}; leave one out")
         if name in TEXTS and value != "null":
             values[name] = value[1:-1] if value[:1] in ("'", '"') else value
             continue
-        values[name] = yaml.safe_load(value)
+        try:
+            values[name] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):  # the second: a date that does not exist
+            raise ConfigError(
+                f"cannot read {part!r}; write lists as [a, b], and texts with signs 'in quotes'"
+            ) from None
         if isinstance(values[name], str):
             with contextlib.suppress(ValueError):
                 values[name] = float(value)
     return values
+
+
+def _parts(text: str) -> list[str]:
+    """A text split at its blanks, but for those within quotes or brackets."""
+    parts, depth = [""], 0
+    for piece in re.findall(r""""[^"]*"|'[^']*'|\s+|.""", text):
+        depth += (piece in "[{") - (piece in "]}")
+        if piece.isspace() and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    if depth > 0:
+        raise ConfigError(f"cannot read {parts[-1]!r}: a bracket is left open; close it, or put the text 'in quotes'")
+    return [part for part in parts if part]
 
 
 def parse_seeds(text: str) -> list[int]:

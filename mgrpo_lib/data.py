@@ -52,17 +52,19 @@ def load_file(path: str | Path) -> list[dict]:
             columns ``question`` and ``answer`` and, if you like, ``id``, and ``solution`` for the warm-up.
 
     Raises:
-        ValueError: what is wrong, in which row or line: no such file, not readable, no rows, a missing column, an empty
-            or nested question or answer.
+        ValueError: what is wrong, in which row or line: no such file, not readable, no rows, a missing column, more or
+            fewer cells than columns, an empty or nested question or answer.
     """
     path = Path(path)
-    if path.suffix not in FILE_KINDS:
+    if path.suffix.lower() not in FILE_KINDS:
         raise ValueError(f"{path.name} is not a {', '.join(FILE_KINDS)} file")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     try:
-        raw = _parse(path.suffix, path.read_text(encoding="utf-8-sig"))
-    except (ValueError, csv.Error) as error:  # of JSON, CSV or UTF-8
+        raw = _parse(path.suffix.lower(), path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} cannot be read: {error}; save it as UTF-8") from None
+    except (ValueError, csv.Error) as error:  # of JSON or CSV
         raise ValueError(f"{path.name} cannot be read: {error}") from None
     if not raw:
         raise ValueError(f"{path.name} has no rows")
@@ -71,7 +73,8 @@ def load_file(path: str | Path) -> list[dict]:
         for column in ("question", "answer"):
             if column not in row:
                 raise ValueError(
-                    f"{path.name}, {place}: no column {column!r}; {nearest(column, [str(c) for c in row])}"
+                    f"{path.name}, {place}: no column {column!r}; it has {', '.join(row)}, and needs question and answer: "
+                    "rename them"
                 )
             value = row[column]
             if isinstance(value, dict | list | bool):
@@ -87,10 +90,9 @@ def load_file(path: str | Path) -> list[dict]:
 def _parse(kind: str, text: str) -> list[tuple[str, dict[str, Any]]]:
     """The rows of a text, each with its place in words."""
     if kind == ".csv":
-        reader = csv.DictReader(io.StringIO(text), strict=True)
-        return [(f"row {number}", row) for number, row in enumerate(reader, 1)]
+        return [(f"row {number}", row) for number, row in enumerate(_table(text), 1)]
     if kind == ".json":
-        rows = [(f"row {number}", row) for number, row in enumerate(_items(json.loads(text)), 1)]
+        rows = [(f"row {number}", row) for number, row in enumerate(_items(_json(text)), 1)]
     else:
         rows = [(f"line {n}", _line(line, n)) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     for place, row in rows:
@@ -99,15 +101,37 @@ def _parse(kind: str, text: str) -> list[tuple[str, dict[str, Any]]]:
     return rows
 
 
+def _table(text: str) -> list[dict[str, str]]:
+    """The rows of a CSV, each with a cell for every column: with one too many, as of a comma without quotes, all behind it would
+    be shifted.
+    """
+    columns, *rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row] or [[]]
+    separator = re.search(r"[;\t|]", columns[0]) if len(columns) == 1 else None
+    if separator:
+        raise ValueError(f"its columns are separated by {separator[0]!r}; save it with commas")
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(columns):
+            raise ValueError(
+                f"row {number} has the cells {row}, and the columns are {', '.join(columns)}; put a text that has a comma into "
+                'double quotes ("), and fill in what is missing'
+            )
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
 def _items(content: Any) -> list:
     if not isinstance(content, list):
         raise ValueError("it is not a list of objects; for one object a line, call the file .jsonl")
     return content
 
 
+def _json(text: str) -> Any:
+    """As `json.loads`, but that NaN, which pandas writes for an empty cell, is none; infinities stay texts."""
+    return json.loads(text, parse_constant=lambda name: None if name == "NaN" else name)
+
+
 def _line(line: str, number: int) -> Any:
     try:
-        return json.loads(line)
+        return _json(line)
     except ValueError as error:
         raise ValueError(f"line {number} is broken JSON: {error}") from None
 

@@ -26,7 +26,7 @@ def content_of(folder: Path) -> str:
     """
     vocabulary = any(path.is_file() for pattern in VOCABULARY for path in folder.glob(pattern))
     if not vocabulary or not (folder / "tokenizer_config.json").is_file():
-        raise ValueError(f"{folder} has no tokenizer; put it there: tokenizer.save_pretrained({folder.name!r})")
+        raise ValueError(f"{folder} has no tokenizer; put it there: tokenizer.save_pretrained({str(folder)!r})")
     if (folder / "adapter_config.json").exists():  # transformers would load it on top of the weights
         raise ValueError(f"{folder} holds an adapter; merge it into its base model first: merge_and_unload()")
     config, spoken = _json(folder / "config.json"), _json(folder / "tokenizer_config.json")

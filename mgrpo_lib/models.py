@@ -36,7 +36,13 @@ def limit_threads(cfg: Config) -> None:
 
 
 def compute_dtype(cpu: bool, wanted: str = "auto") -> tuple[torch.dtype, str]:
-    """The precision to compute in on the CPU or on this machine's GPU, and the reason."""
+    """The precision to compute in on the CPU or on this machine's GPU, and the reason.
+
+    Raises:
+        ConfigError: bfloat16 on a GPU that can only emulate it, many times slower.
+    """
+    if wanted == "bfloat16" and not cpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError("dtype=bfloat16: this GPU is older than Ampere and has none; dtype=auto takes float16 there")
     if wanted != "auto":
         return getattr(torch, wanted), f"{wanted}: as dtype says"
     if cpu:

@@ -6,6 +6,7 @@ estimate; hours rest on a few constants below and are good to perhaps a factor o
 `benchmarks/results/precision.md`. Only the counting of parameters loads torch, on its meta device, without weights.
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 from mgrpo_lib import miniature
 from mgrpo_lib.benchmarks import SETS
-from mgrpo_lib.config import Config, ConfigError
+from mgrpo_lib.config import ROOT, Config, ConfigError
 from mgrpo_lib.prompts import PHRASES, phrase_text
 
 GIB = 2**30
@@ -148,7 +149,7 @@ class Model:
 
 
 def model_of(cfg: Config) -> Model:
-    """The sizes of a profile's model, from `MODELS`, the miniature, or a folder's ``config.json``.
+    """The sizes of a profile's model, from `MODELS`, the miniature, or a folder's ``config.json``. Nothing is downloaded.
 
     Raises:
         ConfigError: a hub id that is not in `MODELS`.
@@ -162,6 +163,17 @@ def model_of(cfg: Config) -> Model:
             "folder with its config.json"
         )
     return count((folder / "config.json").read_text(encoding="utf-8"))
+
+
+def look_up(cfg: Config) -> None:
+    """Adds a hub model to `MODELS`, from its ``config.json`` alone, if that can be had: for a run, which uses the hub anyway."""
+    if cfg.model == "miniature" or cfg.model in MODELS or cfg.model_folder is not None:
+        return
+    from transformers import AutoConfig
+
+    with contextlib.suppress(OSError, ValueError):  # no hub, no such model, or one with code of its own
+        found = AutoConfig.from_pretrained(cfg.model, revision=cfg.model_revision, trust_remote_code=False)
+        MODELS[cfg.model] = json.loads(found.to_json_string(use_diff=False))
 
 
 @functools.lru_cache
@@ -528,7 +540,7 @@ def report(cfg: Config) -> str:
     lines = [
         f"profile {cfg.profile}: {cfg.model}, {model.parameters:,} parameters; {cfg.train_data} -> {', '.join(cfg.benchmarks)}; "
         f"{seeds} seed(s)",
-        "An estimate; benchmarks/results/precision.md has what was measured beside it, on an H100.",
+        f"An estimate{_measured()}.",
         *_table(
             ["arm", "trained parameters", "steps", "sampled/step", "read/step", "sampled", "read"], map(_tokens, runs)
         ),
@@ -536,7 +548,7 @@ def report(cfg: Config) -> str:
         f"{seeds * sum(steps(run) * tokens_per_step(run)[0] for run in runs):,.0f} sampled, "
         f"{seeds * sum(steps(run) * tokens_per_step(run)[1] for run in runs):,.0f} read.",
         f"Context: {_context(cfg)}",
-        f"On disk: {_checkpoint(runs)}",
+        f"On disk: {_checkpoint(base, runs)}",
         "",
         "Memory at the peak of each phase, GiB:",
     ]
@@ -566,6 +578,24 @@ def report(cfg: Config) -> str:
     return "\n".join([*lines, "", "Assumptions:", *(f"- {line}" for line in ASSUMPTIONS)])
 
 
+def _measured() -> str:
+    """How much longer steps took than planned, where some were measured."""
+    file = ROOT / "benchmarks" / "results" / "precision.json"
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.exists() else []
+    times = {
+        f"{row['case']} in {row['weights']} on {row['environment']['gpu']}": row["seconds"] / row["planned_seconds"]
+        for row in rows
+        if "seconds" in row
+    }
+    if not times:
+        return ""
+    said = ", ".join(f"{step} took {factor:.1f}" for step, factor in times.items())
+    return (
+        f"; of the steps measured on a GPU (benchmarks/results/precision.md), {said} times the seconds planned, so count on "
+        f"hours {max(times.values()):.1f} times as long"
+    )
+
+
 def _tokens(run: Config) -> list[str]:
     sampled, read = tokens_per_step(run)
     numbers = trainable(model_of(run), run), steps(run), sampled, read, steps(run) * sampled, steps(run) * read
@@ -588,7 +618,8 @@ def _disk(runs: list[Config]) -> tuple[float, float]:
     trained weights.
     """
     sizes = [trainable(model_of(run), run) for run in runs]
-    return 12e-9 * max(sizes), sum(len(run.seeds) * 4e-9 * size for run, size in zip(runs, sizes, strict=True))
+    kept = sum(len(run.seeds) * 4e-9 * size for run, size in zip(runs, sizes, strict=True))
+    return 12e-9 * max(sizes, default=0), kept
 
 
 def disk(cfg: Config) -> float:
@@ -597,12 +628,12 @@ def disk(cfg: Config) -> float:
     return 2 * checkpoint + kept
 
 
-def _checkpoint(runs: list[Config]) -> str:
+def _checkpoint(base: Config, runs: list[Config]) -> str:
     checkpoint, kept = _disk(runs)
-    often = f"every {runs[0].checkpoint_steps} steps" if runs[0].checkpoint_steps else "never"
+    often = f"every {base.checkpoint_steps} steps" if base.checkpoint_steps else "never"
     return (
         f"2 checkpoints of {checkpoint:.2f} GB while an arm trains ({often}), {kept:.2f} GB of trained weights "
-        f"in the end, {2 * model_of(runs[0]).parameters / 1e9:.1f} GB of 16-bit base weights from the hub"
+        f"in the end, {2 * model_of(base).parameters / 1e9:.1f} GB of 16-bit base weights from the hub"
     )
 
 

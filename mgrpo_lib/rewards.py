@@ -2,7 +2,7 @@
 
 The paper's reward is a rule-based verifier's outcome, "1 for correct, 0 for incorrect" (second-hand); a format reward
 is not mentioned, and none is given here. Completions are untrusted text: nothing here evaluates them, and every step is
-linear in their length; what a comparison may take of wall-clock is `mgrpo_lib.symbolic.SECONDS`.
+linear in their length; what a comparison may take of a core is `mgrpo_lib.symbolic.SECONDS`.
 
 Two answers are the same as text, as exact numbers, or part by part (lists, tuples, intervals, matrices); formulas are
 left to math-verify (`mgrpo_lib.symbolic`), which is loaded for the first of them only. Rules are strict where a wrong
@@ -30,17 +30,22 @@ from mgrpo_lib import symbolic
 LONGEST_ANSWER = 500  # characters; a longer "answer" is no final answer
 failures: Counter[str] = Counter()  # comparisons without a verdict, by kind of error; each of them counted as different
 helper = symbolic.Helper()
-# of the comparison in hand, from its first formula on
-_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+_left: ContextVar[float] = ContextVar(
+    "left", default=symbolic.SECONDS
+)  # seconds of a core that the comparison in hand may still take
 
 # ----------------------------------------------------------------------------------------------------------- extraction
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
-_BETWEEN_BOXES = re.compile(r"[\s$]*(?:,|;|and|or|,\s*and|,\s*or)[\s$]*")
-_CUE = re.compile(r"answer\**(?:\s+is|\s*[:=])", re.IGNORECASE)
+_BETWEEN_BOXES = re.compile(r"[\s$]*(?:,|;|and|or|,\s*and|,\s*or)[\s$]*(?:[a-zA-Z](?:_\w)?\s*=\s*)?")
+_CUE = re.compile(r"answer\**(?:\s+is|\s*[:=])|^[#* ]*(?:final )?answer[* ]*$", re.IGNORECASE | re.MULTILINE)
+_HASHES = re.compile(r"####\s*(\$?-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?)\s*(?:<\|\w+\|>)?$", re.MULTILINE)  # GSM8K's mark
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
+_SHOWN = re.compile(r"\$\$([^$]+)\$\$|\\\[(.+?)\\\]", re.DOTALL)  # a formula on lines of its own
 _MATH = re.compile(r"\$([^$]+)\$|\\\(([^\n]+?)\\\)|\\\[([^\n]+?)\\\]")
 # a dollar sign before an amount that ends there, in prose; else it opens a formula
 _CURRENCY = re.compile(r"\$(?=\d[\d,]*(?:\.\d+)?(?:\s+[a-zA-Z]|[.,;]?(?:\s|$)))")
+# where an answer in words begins to be explained
+_ASIDE = re.compile(r",?\s(?:because|since|as|so|which|where)\s|,\s(?:not|rather)\s|\s\((?=[^()]*[a-z]{4})")
 _DENIED = re.compile(r"\?$|\b(?:not|no|cannot|unless|if)\b|n't\b", re.IGNORECASE)
 _CALL = re.compile(r"\w\([^()]*\)$")
 _AMOUNT = re.compile(r"(?<![\w.,])(?:(?<![\d)] )-\s?)?\d[\d,]*(?:\.\d+)?(?:/\d+)?\s?%?")
@@ -48,8 +53,9 @@ _AMOUNT = re.compile(r"(?<![\w.,])(?:(?<![\d)] )-\s?)?\d[\d,]*(?:\.\d+)?(?:/\d+)
 
 def extract_answer(completion: str) -> str | None:
     """The final answer a completion names: its last ``\\boxed{...}`` (several in one list count together), else its
-    last ``<answer>``, a ``####`` or ``A:`` in its last line, "the answer is", else the value that its last sentence
-    ends with; None without one. Where there is a box, nothing outside of it counts; nothing before a ``</think>`` does.
+    last ``<answer>``, a ``####`` or ``A:`` in its last line, "the answer is" or an amount after ``####``, whichever comes
+    later, else the value that its last sentence ends with; None without one. Where there is a box, nothing outside of it
+    counts; nothing before a ``</think>`` does.
 
     >>> extract_answer(r"so x = \\boxed{\\frac{1}{2}}")
     '\\\\frac{1}{2}'
@@ -63,14 +69,21 @@ def extract_answer(completion: str) -> str | None:
     end = completion.rfind("</answer>")
     start = completion.rfind("<answer>", 0, max(end, 0))
     if start >= 0:
-        return _short(completion[start + len("<answer>") : end])
+        return _marked(completion[start + len("<answer>") : end])
     tail = completion[-4 * LONGEST_ANSWER :].strip()
     last_line = tail[tail.rfind("\n") + 1 :]
     for mark in ("####", "A:"):
-        if last_line.startswith(mark):
-            return _short(last_line.removeprefix(mark))
-    cues = list(_CUE.finditer(tail))
-    return _after_cue(tail[cues[-1].end() :]) if cues else _last_value(completion, tail)
+        if last_line.startswith(mark) and not _HASHES.match(last_line):
+            return _marked(last_line.removeprefix(mark))
+    if found := max([*_CUE.finditer(tail), *_HASHES.finditer(tail)], key=lambda mark: mark.end(), default=None):
+        return found[1] if found.re is _HASHES else _after_cue(tail[found.end() :])
+    return _last_value(completion, tail)
+
+
+def _marked(text: str) -> str | None:
+    """What stands in a place that is made for the answer; also where it says "the answer is" once more."""
+    cue = _CUE.search(text)
+    return _after_cue(text[cue.end() :]) if cue else _short(text)
 
 
 def _short(text: str) -> str | None:
@@ -104,8 +117,10 @@ def _braced(text: str, position: int) -> tuple[str, int] | None:
 
 def _after_cue(text: str) -> str | None:
     """What "the answer is" names: formulas, a bold value, an amount, or words."""
-    lines = text.lstrip(" *:_\n").splitlines()
-    sentence = re.split(r"(?<=[.!?])\s", lines[0])[0] if lines else ""
+    text = text.lstrip(" *:_\n").replace(r"\$", "")
+    if shown := _SHOWN.match(text):
+        return _short(shown[shown.lastindex].strip())
+    sentence = re.split(r"(?<=[.!?])\s|\n", text)[0]
     bold = _BOLD.search(sentence)
     sentence = _CURRENCY.sub("", bold[1] if bold else sentence)
     formulas = list(_MATH.finditer(sentence))
@@ -116,7 +131,7 @@ def _after_cue(text: str) -> str | None:
                 break
             joined.append(formula)
         return _short(", ".join(formula[formula.lastindex] for formula in joined))
-    sentence = sentence.rpartition("=")[2].strip().removesuffix(".").strip("*\" '")
+    sentence = _ASIDE.split(sentence)[0].rpartition("=")[2].strip().removesuffix(".").strip("*\" '")
     amounts = _AMOUNT.findall(sentence)
     return _short(amounts[-1] if amounts and re.match(r"[a-zA-Z]{3}", sentence) else sentence) or None
 
@@ -146,23 +161,36 @@ _UNICODE = str.maketrans(
 _REPLACED = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
+        (r"\\\\\[[\d.]+[a-z]{2}\]", r"\\\\"),  # a new row and its distance
+        (r"\\\\\s*$", ""),
+        (
+            r"(?:\\left)?([(\[])\s*\\begin\{array\}\s*\{[^{}]*\}((?:(?!\\end).)*)\\end\{array\}\s*(?:\\right)?[)\]]",
+            r"\\begin{pmatrix}\2\\end{pmatrix}",
+        ),
         (r",\s*\\!\s*|\{\s*,\s*\}", ","),  # thousands
         (r"\\!|(?<!\\)\\(?=\d)", ""),
         (r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![a-z])", " "),
         (r"\\(?:displaystyle|textstyle|limits|left|right|[bB]igg?[lr]?)(?![a-zA-Z])\.?", ""),
         (r"\\\$|[$€£¥]|\\[()]|\\\[|\\\]|\*\*(?!\w)|^\*\*", ""),
-        (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+        (r"\\[dtc](frac|binom)(?![a-zA-Z])", r"\\\1"),
+        (r"\^ ?\{?((?: ?\\prime)+) ?\}?", lambda m: "'" * m[1].count("p")),
+        (r"(?<![a-zA-Z])np\.(?=[a-z])", ""),
+        (r"\\varnothing(?![a-z])", r"\\emptyset"),
+        (r"(?<![\w)}\]] )(?<![\w)}\]])\+ ?(?=\\infty)", ""),
+        (r"^\(([0-9A-Z]+)\)(?=_)", r"\1"),  # a number and its base
+        (r"_ ?\{?\((\d+)\)\}?", r"_\1"),
         (
             r"\\(?:math(?:rm|bf|it|sf|tt|cal)|text(?:bf|it|rm|sf|tt|normal)|mbox|operatorname|bold|boldsymbol)(?![a-z])",
             r"\\text",
         ),
+        (r"\\text ([a-zA-Z])(?![a-zA-Z])", r"\\text{\1}"),
         (r"\\(?:geqslant|geq)(?![a-z])", r"\\ge "),
         (r"\\(?:leqslant|leq)(?![a-z])", r"\\le "),
         (r"\\neq(?![a-z])", r"\\ne "),
         (r"\\(?:lt|gt)(?![a-z])", lambda m: "<" if m[0] == r"\lt" else ">"),
         (r"\\(?:lbrace|rbrace)(?![a-z])", lambda m: r"\{" if m[0] == r"\lbrace" else r"\}"),
         (r"\\(?:l|r)?[vV]ert(?![a-z])", "|"),
-        (r"\\(?:boxed|fbox)\s*\{(.*)\}", r"\1"),
+        (r"\\(?:boxed|fbox)\s*\{(.*)\}|^\\underline\s*\{([^{}]*)\}$", r"\1\2"),
     ]
 ]
 
@@ -189,7 +217,7 @@ def _squash(text: str) -> str:
 
 def _words(text: str) -> str | None:
     """A text answer in lower case, without fonts, quotes and brackets; None for anything else."""
-    text = re.sub(r"\\text\s*", "", text)
+    text = re.sub(r"^[\s{(]*(?:an?|the) ", "", re.sub(r"\\text\s*", "", text))
     text = re.sub(r"[{}()\"'.]|\\?\s", "", text)
     if not re.fullmatch(r"[^\W\d_]{2,}(?:[-,][^\W\d_]+)*", text):
         return None
@@ -197,8 +225,8 @@ def _words(text: str) -> str | None:
 
 
 def _choice(text: str) -> str | None:
-    """The letter of a multiple-choice answer: ``(B)``, ``B``, ``\\text{B}``, ``(B) 5``."""
-    found = re.fullmatch(r"\(?([A-Z])\)?|\(([A-Z])\) ?\S.*", re.sub(r"\\text ?\{((?:[^{}])*)\}", r"\1", text).strip())
+    """The letter of a multiple-choice answer: ``(B)``, ``B``, ``\\text{B}``, ``(B) 5``, ``B) 5``."""
+    found = re.fullmatch(r"\(?([A-Z])\)?|\(?([A-Z])\) *\S.*", re.sub(r"\\text ?\{((?:[^{}])*)\}", r"\1", text).strip())
     return found and (found[1] or found[2])
 
 
@@ -211,17 +239,24 @@ _PART = rf"[+-]?(?:{_DECIMAL})"
 _FRACTION = re.compile(
     rf"([+-]?)(\d*)\\frac(?:\{{({_PART})\}}|(\d))(?:\{{({_PART})\}}|(\d))|({_PART})/({_PART})", re.ASCII
 )
+_REPEATING = re.compile(r"([+-]?)(\d+)\.(\d*)\\overline(?:\{(\d+)\}|(\d))", re.ASCII)
 _MIXED = re.compile(r"([+-]?)(\d+) (\d+)/(\d+)", re.ASCII)
 _FLOAT = re.compile(r"-?\d+\.\d+", re.ASCII)  # with ten digits or more it is a computed one, right up to rounding
+_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _BASE = re.compile(r"([0-9A-Z]+)_\{?(?:\\text\{)?(\d+)\}*", re.ASCII)
 
 
 def _number(text: str) -> Fraction | None:
-    """The exact value of a number in cleaned LaTeX without blanks: decimal, scientific, fraction or mixed."""
+    """The exact value of a number in cleaned LaTeX without blanks: decimal, repeating, scientific, fraction or mixed."""
     if found := _SCIENTIFIC.fullmatch(text):
         return _signed(found[1], _decimal(found[2]) * Fraction(10) ** int(found[3] or found[4] or 0))
     if found := _POWER_OF_TEN.fullmatch(text):
         return _signed(found[1], Fraction(10) ** int(found[2] or found[3]))
+    if found := _REPEATING.fullmatch(text):
+        sign, whole, once, again, again_bare = found.groups("")
+        again += again_bare
+        repeated = Fraction(int(again), 10 ** len(once) * (10 ** len(again) - 1))
+        return _signed(sign, int(whole) + Fraction(int(once or 0), 10 ** len(once)) + repeated)
     if found := _MIXED.fullmatch(text):
         whole, numerator, denominator = map(int, found.groups()[1:])
         return _signed(found[1], whole + Fraction(numerator, denominator)) if denominator else None
@@ -270,20 +305,37 @@ _UNITS = {
         "dollar",
         "am",
         "pm",
+        "hz",
+        "khz",
+        "mph",
+        "nm",
+        "ev",
+        "mev",
+        "usd",
         "degree",
         "percent",
     ]
     for name in names.split()
 }
-_GREEK = "alpha|beta|gamma|delta|epsilon|varepsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|rho|sigma|tau|phi|varphi|chi|psi|omega"
 _FUNCTIONS = "sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|sinh|cosh|tanh|log|ln|exp"
 _PERCENT = re.compile(r"(?:\\?%|\\text ?\{ ?(?:\\?%|percent) ?\}| percent)$")
 _DEGREES = re.compile(
     r"(?:\^ ?\{? ?\\circ ?\}?|\\text ?\{ ?degrees? ?\}|(?<=\d) degrees?)(?: ?[CF]| ?\\text ?\{ ?[CF] ?\})?$"
 )
+_IN_TEXT = r"\\text ?\{(?:[a-zA-Z ./^\d*-]|\{-?\d\}|\\(?:cdot|times|mu|Omega|AA)(?![a-z]))*\}(?:\^ ?\{? ?-?\d ?\}?)?"
+_AND_MORE = r"(?![a-zA-Z])(?:[ /.-]+[a-zA-Z]+)*\.?(?:\^ ?\{?-?\d\}?)?"
 _UNIT = re.compile(
-    r"(?<=[\w})])(?: ?[/*]? ?\\text ?\{[a-zA-Z ./^\d-]*\}(?:\^ ?\{? ?-?\d ?\}?)?)+$"
-    rf"|(?<=[\d}})]) (?:(?:{'|'.join(_UNITS)})s?(?![a-zA-Z])|[a-zA-Z]{{4,}})(?:[ /.-]+[a-zA-Z]+)*\.?(?:\^ ?\{{?\d\}}?)?$"
+    "|".join(
+        [
+            rf"(?<=[\w}})])(?: ?(?:[/*]|\\cdot|\\times)? ?{_IN_TEXT})+$",
+            rf"(?<=[\w}})]) ?\\frac ?\{{ ?{_IN_TEXT} ?\}} ?\{{ ?{_IN_TEXT} ?\}}$",
+            rf"(?<=[\d}})]) (?:(?i:{'|'.join(name for name in _UNITS if len(name) > 1)})s?|[ap]\.m|per|[a-zA-Z]{{4,}}){_AND_MORE}$",
+            rf"(?<=\d) [mghlsKJNWV]{_AND_MORE}$",  # after a fraction they would be variables
+            r"(?<=[\d}]) (?:\\mu ?(?:[mgs]|\\text ?\{[mgs]\})|\\Omega|\\AA|[MLR]_\{? ?\\odot ?\}?)$",
+            rf"(?<=\d)/(?:{'|'.join(name for name in _UNITS if len(name) > 2)})s?$",
+            r"(?<=\d)(?:cm|km|kg|ft|mL|mph|km/hr?|m/s|k?Hz|[ap]m)$",
+        ]
+    )
 )
 
 
@@ -291,7 +343,9 @@ def _quantity(text: str) -> tuple[str, set[str]]:
     """A cleaned answer without its unit, and the well-known ones among what was cut."""
     units = set()
     if (found := _UNIT.search(text)) and not _PERCENT.search(text) and text[: found.start()].strip(" ("):
-        words = re.findall(r"[a-z]+", found[0].replace("\\text", " ").lower())
+        words = re.findall(
+            r"[a-z]+", re.sub(r"\\text|(?<=[apAP])\.(?=[mM])", lambda m: " " * (len(m[0]) > 1), found[0]).lower()
+        )
         units = {_UNITS[name] for word in words for name in (word, word.removesuffix("s")) if name in _UNITS}
         text = text[: found.start()].strip()
     for unit, sign in (("percent", _PERCENT), ("degree", _DEGREES)):
@@ -304,9 +358,13 @@ def _quantity(text: str) -> tuple[str, set[str]]:
 _TOKEN = re.compile(r"\\(?:[a-zA-Z]+|.)|.", re.DOTALL)
 _CLOSING = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\langle": r"\rangle", r"\begin": r"\end"}
 _AND = re.compile(r",?\s*(?:\\text ?\{ ?(?:and|or) ?\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*")
-_ONE_NAME = r"(?:\\?[a-zA-Z]+'*|\\text\{[^{}]*\}|\\angle[A-Z]+)(?:_(?:\{\w+\}|\w))?(?:\([^()=]*\))?"
+_SET = re.compile(r"^\\\{|(?<![a-zA-Z])or(?![a-zA-Z])|\\pm(?![a-z])")
+_ONE_NAME = (
+    r"(?:\\?[a-zA-Z]+'*|\\text\{[^{}]*\}|\\angle[A-Z]+)(?:_(?:\{(?:\w+|\\[a-z]+|\\text\{\w+\})\}|\w))?(?:\([^()=]*\))?"
+)
 _NAME = re.compile(rf"{_ONE_NAME}|\({_ONE_NAME}(?:,{_ONE_NAME})*\)")
-_CONSTANT = re.compile(r"(?:[\d+\-*/^(){}.!]|\\(?:frac|cdot|times|div|sqrt|pi)(?![a-z]))+")
+_CONSTANT = re.compile(r"(?:[\d+\-*/^(){}.!]|\\(?:frac|cdot|times|div|sqrt|pi|binom)(?![a-z]))+")
+_SCALED = re.compile(r"(?!\\begin)(.+?)(\\begin\{([pbB])matrix\})(.*)(\\end\{\3matrix\})")
 _MATRIX = re.compile(r"\\begin\{([pbBvV]?)matrix\}(.*)\\end\{\1matrix\}")
 
 
@@ -324,7 +382,7 @@ def same_answer(answer: str | None, gold: str) -> bool:
 
 @lru_cache(maxsize=65_536)
 def _judge(answer: str, gold: str) -> bool:
-    _deadline.set(None)
+    _left.set(symbolic.SECONDS)
     try:
         return _same(_clean(answer), _clean(gold))
     except Exception as error:  # whatever goes wrong with untrusted text, but never in silence
@@ -346,16 +404,19 @@ def _same(answer: str, gold: str) -> bool:
     if (verdict := _same_number(answer, gold)) is not None:
         return verdict
     for reading in (_words, _choice):
-        if (text := reading(gold)) is not None and ("\\text" in gold or reading(answer) is not None):
-            return reading(answer) == text
-    if (based := _BASE.fullmatch(g)) and "_" not in a:
+        text, said = reading(gold), reading(answer)
+        if text is not None and ("\\text" in gold or (said is not None and (said == text or len(text) != 2))):
+            return said == text  # but yx is xy, if they are no words
+    if (based := _BASE.fullmatch(g)) and "_" not in a and set(based[1]) <= set(_DIGITS[: int(based[2])]):
         return a == based[1]  # the question names the base
     answers, golds = _elements(answer), _elements(gold)
     if len(answers) == len(golds) == 1:
         return _same_one(answers[0], golds[0])
     if min(len(answers), len(golds)) == 1:  # a tuple may lack its brackets, not a set its other elements
-        one, several = (answers, golds) if len(answers) == 1 else (golds, answers)
-        group = _bracketed(one[0])
+        one, several, text = (answers, golds, gold) if len(answers) == 1 else (golds, answers, answer)
+        group, names = _bracketed(one[0]), [part.partition("=")[0] for part in several if "=" in part]
+        if _SET.search(text) or len(set(names)) < len(names):  # "x = 1 or x = 2" is neither a point nor an interval
+            return False
         return group is not None and group[0] == "(" and _in_order(_split(group[1], ","), several)
     return _in_any_order(answers, golds)
 
@@ -420,9 +481,9 @@ def _in_any_order(answers: list[str], golds: list[str]) -> bool:
 
 def _same_one(answer: str, gold: str) -> bool:
     """Matrices cell by cell, tuples and intervals in order and with the same brackets, equations by their values."""
-    a, g = _MATRIX.fullmatch(answer), _MATRIX.fullmatch(gold)
+    a, g = (_MATRIX.fullmatch(_scaled(text)) for text in (answer, gold))
     if a and g:
-        rows = [[_split(row, "&") for row in re.split(r"\\\\", m[2].strip().removesuffix(r"\\"))] for m in (a, g)]
+        rows = [[_split(row, "&") for row in _rows(m[2])] for m in (a, g)]
         alike = (a[1] in ("v", "V")) == (g[1] in ("v", "V")) and list(map(len, rows[0])) == list(map(len, rows[1]))
         return alike and all(map(_in_order, *rows))
     unions = [_split(text, r"\cup") for text in (answer, gold)]
@@ -444,7 +505,22 @@ def _same_one(answer: str, gold: str) -> bool:
         return _is(_NAME, g[0]) and _same(answer, g[-1])
     if _squash(a[0]) == _squash(g[0]) and _is(_NAME, g[0]):
         return _same(a[-1], g[-1])
+    if len(a) == len(g) == 2 and _squash(a[0]) == _squash(g[1]) and _squash(a[1]) == _squash(g[0]):
+        return True
     return _same_formula(answer, gold)
+
+
+def _scaled(text: str) -> str:
+    """A number times a matrix as a matrix; anything else as it is."""
+    found = _SCALED.fullmatch(text)
+    if found is None or not _is(_CONSTANT, found[1]):
+        return text
+    rows = [[rf"{found[1]}\cdot ({cell})" for cell in _split(row, "&")] for row in _rows(found[4])]
+    return found[2] + r"\\".join("&".join(row) for row in rows) + found[5]
+
+
+def _rows(matrix: str) -> list[str]:
+    return matrix.strip().removesuffix(r"\\").split(r"\\")
 
 
 def _with_variable_of(gold: str, answer: str) -> str:
@@ -488,13 +564,12 @@ def _same_formula(answer: str, gold: str) -> bool:
         return answer != ""
     if _is(_CONSTANT, gold) and re.search(r"(?<![\\a-zA-Z])[a-df-hj-zA-Z](?![a-zA-Z])", answer):
         return False  # a variable; without asking
-    a, g = _formula(answer), _formula(gold)
+    a, g = map(_formula, _letters(answer, gold))
     if a is None or g is None:
         return False
-    helper.start()  # takes its time once, which is no comparison's
-    if _deadline.get() is None:
-        _deadline.set(time.monotonic() + symbolic.SECONDS)
-    return helper.equal(a, g, _deadline.get() - time.monotonic())
+    same, took = helper.equal(a, g, _left.get())
+    _left.set(_left.get() - took)
+    return same
 
 
 # ------------------------------------------------------------------------------------------------------------- formulas
@@ -502,11 +577,44 @@ _PLAIN = re.compile(rf"(?<![\\a-zA-Z])(sqrt|pi|{_FUNCTIONS}|infty|theta|alpha|be
 # what math-verify is trusted with; with anything else a formula is only compared as text
 _FORMULA = re.compile(
     rf"(?:\d+(?:\.\d+)?(?![.\d])|\.\d+(?![.\d])|[a-zA-Z+\-*/^_(){{}}\[\]|!<>=, ]|\\[{{}}]|"
-    rf"\\(?:frac|sqrt|pi|cdot|times|div|le|ge|ne|infty|cup|cap|binom|lfloor|rfloor|lceil|rceil|{_FUNCTIONS}|{_GREEK})(?![a-zA-Z])|"
+    rf"\\(?:frac|sqrt|pi|cdot|times|div|le|ge|ne|infty|cup|cap|binom|lfloor|rfloor|lceil|rceil|{_FUNCTIONS}|{symbolic.GREEK})(?![a-zA-Z])|"
     r"\\mathbb ?\{ ?[RNZQC] ?\})*"
 )
 # for exact arithmetic too large: powers of 99999 and more, towers of numbers, factorials of 99999 and more
 _HUGE = re.compile(r"\^ ?-?\{?[^{}]*\d{5}|\d{5,}[\s)}]*!|!\s*!|\^ ?\{?[\d(]+ ?\^|\^ ?\{[^{}a-z]*\^|\^ ?\{?\d+ ?!")
+
+
+# names that math-verify cannot read or takes for something else: N for n, gamma for a function, E_1, accents, primes, f(t), dx/dt
+_BASE_LETTER = (
+    rf"(?:\\(?:hbar|ell|Gamma|Delta|Theta|Lambda|Xi|Sigma|Phi|Psi|Omega|{symbolic.GREEK})(?![a-zA-Z])|[a-zA-Z])"
+)
+_OPAQUE = re.compile(
+    rf"(\\frac ?\{{ ?d ?{_BASE_LETTER} ?\}} ?\{{ ?d ?{_BASE_LETTER} ?\}}|"
+    rf"(?:\\(?:dot|ddot|hat|bar|tilde|vec) ?(?:\{{ ?{_BASE_LETTER} ?\}}|{_BASE_LETTER})|{_BASE_LETTER}) ?"
+    rf"(?:_ ?(?:\w|\\[a-z]+|\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}))?'*(?:\((?:[a-zA-Z]|\d+)\))?)|\\mathbb ?\{{ ?[A-Z] ?\}}|\\[a-zA-Z]+"
+)
+
+
+_ARGUMENT = rf"[\da-zA-Z]|\\(?:pi|{symbolic.GREEK})(?![a-zA-Z])|\{{[^{{}}]*\}}"  # of a fraction, with or without braces
+
+
+def _letters(answer: str, gold: str) -> tuple[str, str]:
+    """Both formulas with an unused letter in the place of each name that is more than a small letter; none of those that
+    `symbolic` takes for whole numbers.
+    """
+    used = set(re.sub(r"\\[a-zA-Z]+", "", answer + gold).lower()) | {"e", "i"}
+    unused = iter([letter for letter in "abcdfghorstuvwxyz" if letter not in used])
+    taken: dict[str, str] = {}
+
+    def letter(found: re.Match) -> str:
+        name = re.sub(r"\\text|[{} ]", "", found[1] or "")
+        if re.fullmatch(rf"[a-z]?|\\(?:{symbolic.GREEK})", name) and name != r"\gamma":  # to math-verify a function
+            return found[0]
+        if name not in taken:
+            taken[name] = next(unused, "")
+        return f" {taken[name]} " if taken[name] else found[0]
+
+    return tuple(_OPAQUE.sub(letter, _PLAIN.sub(r"\\\1", text)) for text in (answer, gold))
 
 
 def _formula(text: str) -> str | None:
@@ -515,7 +623,9 @@ def _formula(text: str) -> str | None:
     text = re.sub(r"(\d+(?:\.\d+)?) ?\^ ?\{? ?\\circ ?\}?", r"(\1\\cdot \\pi/180)", text)
     text = re.sub(r"\\frac ?(\d) ?(\d)", r"\\frac{\1}{\2}", text)
     text = re.sub(
-        r"\\frac ?(\d|\{[^{}]*\}) ?(\d|[a-z]|\{[^{}]*\})", lambda m: rf"\frac{_group(m[1])}{_group(m[2])}", text
+        rf"\\frac ?({_ARGUMENT}) ?({_ARGUMENT})",
+        lambda m: rf"\frac{_group(m[1])}{_group(m[2])}",
+        text,
     )
     text = re.sub(r"_ ?(\w)", r"_{\1}", text)
     text = re.sub(r"\\sqrt ?(\w|\\pi)", r"\\sqrt{\1}", text)
@@ -540,24 +650,29 @@ def _group(text: str) -> str:
 
 # --------------------------------------------------------------------------------------------------------------- reward
 def accuracy_reward(
-    completions: list, answer: list[str], log_metric: Callable[[str, float], None] | None = None, **kwargs
+    completions: list, answer: list[str | int | float], log_metric: Callable[[str, float], None] | None = None, **kwargs
 ) -> list[float]:
     """1.0 for each completion whose final answer is right, else 0.0, as TRL calls reward functions.
 
     Args:
         completions: new segments only, as text or as conversations of one assistant message; a draft is never part of
             them.
-        answer: the gold answers, row by row.
+        answer: the gold answers, row by row; numbers stand for their text.
         log_metric: TRL's; it is given ``answered``, the share of completions in which an answer was found.
 
     Returns:
-        A reward for each completion.
+        A reward for each completion; 0.0 for one without text.
+
+    Raises:
+        TypeError: a gold answer is neither text nor a number.
     """
+    if odd := [gold for gold in answer if not isinstance(gold, str | int | float)]:
+        raise TypeError(f"a gold answer is {odd[0]!r}; the column `answer` must hold text or numbers alone")
     texts = [completion if isinstance(completion, str) else completion[-1]["content"] for completion in completions]
-    found = [extract_answer(text) for text in texts]
-    if log_metric is not None:
+    found = [extract_answer(text) if isinstance(text, str) else None for text in texts]
+    if log_metric is not None and found:
         log_metric("answered", sum(one is not None for one in found) / len(found))
-    return [float(same_answer(one, gold)) for one, gold in zip(found, answer, strict=True)]
+    return [float(same_answer(one, str(gold))) for one, gold in zip(found, answer, strict=True)]
 
 
 # ------------------------------------------------------------------------------------------------------------ agreement

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mgrpo_lib import machine, store
+from mgrpo_lib import data, machine, store
+from mgrpo_lib.benchmarks import SETS
 from mgrpo_lib.config import (
+    GENERATED,
     ROOT,
     Config,
     ConfigError,
@@ -139,18 +141,44 @@ def gpu_hint() -> str:
     )
 
 
+def check_data(cfg: Config) -> None:
+    """Refuses files of the user's, and of the real benchmarks in `data_dir`, that are not there or cannot be used. What comes from
+    the hub is not looked at.
+
+    Raises:
+        ConfigError: with what is wrong where, and the mend.
+    """
+    if cfg.data_folder and not cfg.data_folder.is_dir():
+        raise ConfigError(
+            f"data_dir {cfg.data_dir!r} is no folder; a relative path counts from {ROOT}, and without data_dir the hub is used"
+        )
+    here = {*cfg.files, *(SETS if cfg.data_folder else [])}
+    try:
+        for name, split in [(cfg.train_data, "train"), *((name, "test") for name in cfg.benchmarks)]:
+            if name in here:
+                data.whole_set(cfg, name, split)
+        if cfg.train_data in here and here.issuperset(set(cfg.benchmarks) - GENERATED.keys()):
+            data.training_sets(cfg)  # whether enough is left of it
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(str(error)) from None
+
+
 def check_memory(cfg: Config) -> None:
-    """Refuses an experiment that cannot fit into this machine's smallest GPU, and warns of one that may not.
+    """Refuses an experiment that cannot fit into this machine's smallest GPU, or without one into its memory, and warns of one
+    that may not.
 
     Raises:
         ConfigError: with what to cut.
     """
-    found = [] if cfg.model == "miniature" else gpus()
-    if not found:
+    if cfg.model == "miniature":
         return
-    from mgrpo_lib.plan import fits  # counts parameters, with torch
+    found = gpus()
+    if not found and cfg.model_content and cfg.model_content == load_config(cfg.profile, arm="base").model_content:
+        return  # a profile with its own small model was made on CPUs
+    from mgrpo_lib.plan import fits, look_up  # counts parameters, with torch
 
-    name, memory = min(found, key=lambda gpu: gpu[1])
+    name, memory = min(found, key=lambda gpu: gpu[1], default=("a machine without a GPU", machine.memory()[0]))
+    look_up(cfg)
     try:
         certain, likely = fits(cfg, memory, reserve=False), fits(cfg, memory)
     except (ValueError, KeyError, AttributeError) as error:  # a model whose sizes cannot be told
@@ -163,6 +191,14 @@ def check_memory(cfg: Config) -> None:
     if likely:
         print(
             f"note: memory may be short on {name} ({memory:.1f} GiB); if it is: {likely.removeprefix('does not fit: ')}",
+            flush=True,
+        )
+    if any(run.use_vllm for run in (cfg, *map(cfg.of_arm, cfg.arms))):
+        print("note: use_vllm: what vLLM itself takes of the GPU, with weights of its own, is not counted", flush=True)
+    if not found and cfg.profile in GPU_PROFILES:
+        print(
+            f"note: profile {cfg.profile} was planned for a GPU; on CPUs a model of that size takes days, and in float32 up to "
+            "twice the memory",
             flush=True,
         )
 
@@ -233,11 +269,13 @@ def plan(cfg: Config, settings: dict[str, Any], workers: int = 1) -> list[Job]:
         return one
 
     base = cfg.of_arm("base")
-    data = job("01_data", cfg.results / "data.json", store.data_key(cfg), [])
+    sets = job("01_data", cfg.results / "data.json", store.data_key(cfg), [])
     base_model = job("02_base_model", base.run_folder / "run.json", store.base_key(cfg), [])
     base_model.progress = cfg.results / "progress" / "base.json"
     evaluations = [evaluation("base", base, [base_model])]
-    jobs, untested = [data, base_model, evaluations[0]], []
+    jobs, untested = [sets, base_model, evaluations[0]], []
+    if not cfg.arms:  # the base model is compared with nothing
+        return jobs
     for seed in cfg.seeds:
         trained: dict[str, Job] = {}
         # an arm whose tokens another one matches comes first
@@ -251,7 +289,7 @@ def plan(cfg: Config, settings: dict[str, Any], workers: int = 1) -> list[Job]:
         evaluations.append(untested[-1])
         if len(untested) == workers:
             jobs.append(untested.pop(0))
-    figures = job("06_figures", cfg.results / "summary.json", store.summary_key(cfg), [data, *evaluations])
+    figures = job("06_figures", cfg.results / "summary.json", store.summary_key(cfg), [sets, *evaluations])
     overview = job("00_overview", None, "", [figures])
     return jobs + untested + [figures, overview]
 
@@ -272,8 +310,8 @@ def reproduce(
         0, or 1 if a notebook or an upload failed; what was finished before stays, and the same call goes on from there.
 
     Raises:
-        ConfigError: a setting that cannot be used, an experiment that cannot fit into the GPU, or a folder where somebody
-            else is at work; nothing has been started then. Or nothing more can be written; as after a failure.
+        ConfigError: a setting or a data file that cannot be used, an experiment that cannot fit into the memory, or a folder
+            where somebody else is at work; nothing has been started then. Or nothing more can be written; as after a failure.
         KeyboardInterrupt: it was stopped; as after a failure.
     """
     if workers is not None and workers < 1:
@@ -292,7 +330,10 @@ def reproduce(
         jobs = plan(cfg, handed_on, workers or default_workers(cfg))
     for job in jobs:
         check_notebook(NOTEBOOKS / f"{job.notebook}.ipynb")
-    if any(not job.done() for job in jobs if job.notebook[:2] in ("02", "03", "04", "05")):
+    pending = {job.notebook[:2] for job in jobs if not job.done()}
+    if pending - {"06", "00"}:
+        check_data(cfg)
+    if pending - {"06", "00", "01"}:
         check_model(cfg)
         check_memory(cfg)
     with store.only_one(cfg.results):
@@ -327,9 +368,21 @@ def _reproduce(cfg: Config, jobs: list[Job], workers: int | None) -> int:
                 "steps": {name: round(s) for name, s in seconds.items()},
             }
             store.write_json(cfg.results / "timing.json", whole)
+    if not cfg.arms:
+        print(f"{_accuracies(cfg)}\nEverything is there, of the base model alone. Results: {cfg.results}", flush=True)
+        return 0
     print((cfg.results / "table.md").read_text(encoding="utf-8"))
     print(f"Everything is there. Results: {cfg.results}\nFigures: {cfg.figures}", flush=True)
     return _publish_models(cfg)
+
+
+def _accuracies(cfg: Config) -> str:
+    """The base model's at both attempts, from its records; a line for each test set."""
+    found = store.read_json(cfg.results / "records" / "base.json")["accuracy"]
+    return "\n".join(
+        f"{name}: {both['acc_t1']:.1%} right at attempt 1, {both['acc_t2']:.1%} at attempt 2"
+        for name, both in found.items()
+    )
 
 
 def _publish_models(cfg: Config) -> int:

@@ -2,7 +2,7 @@
 
 math-verify's own time limit is `signal.alarm`, which fails outside the main thread; without a limit, sympy can compute
 for ever. So formulas are compared by a helper process. It is started with the first formula, and forks a child that
-answers one pair after the other; the system's alarm ends the child when a pair's time is over, whatever it computes,
+answers one pair after the other; the system's timer ends the child when a pair's time is over, whatever it computes,
 and the next child is there in milliseconds. That works in any thread, in notebooks, leaves nothing behind, and keeps
 sympy out of the training process. This file is both sides: imported, the client; run, the helper.
 """
@@ -17,12 +17,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from functools import lru_cache
 
-SECONDS = 0.6  # of wall-clock for all pairs of one comparison; a pair takes 10 to 100 milliseconds
+SECONDS = 0.6  # of a core for all pairs of one comparison, so that a busy machine changes no verdict; a pair takes 0.01 to 0.1
 SECONDS_TO_START = 120.0  # importing sympy on a busy machine; a third of a second on an idle one
-SECONDS_OF_GRACE = 20.0  # before a helper that does not even tell of a time-out is given up
+SECONDS_OF_GRACE = 20.0  # of wall-clock more, before a helper that does not even tell of a time-out is given up
 MEMORY = 1 << 30  # bytes of address space of a child, where the system can limit it
+GREEK = (  # letters that stand for a variable
+    "alpha|beta|gamma|delta|epsilon|varepsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|rho|sigma|tau|phi|varphi|chi|psi|omega"
+)
 
 
 # ----------------------------------------------------------------------------------------------------------- the client
@@ -35,11 +39,11 @@ class Helper:
         if hasattr(os, "register_at_fork"):  # two processes cannot share one conversation
             os.register_at_fork(after_in_child=self._forget)
 
-    def equal(self, answer: str, gold: str, seconds: float = SECONDS) -> bool:
-        """Whether two formulas in cleaned LaTeX are equal.
+    def equal(self, answer: str, gold: str, seconds: float = SECONDS) -> tuple[bool, float]:
+        """Whether two formulas in cleaned LaTeX are equal, and the seconds of a core that it took.
 
         Raises:
-            TimeoutError: it took more than these seconds of wall-clock, without those of the helper's start.
+            TimeoutError: it took more than these seconds of a core; the helper's start is not among them.
             RuntimeError: the helper failed, with its error.
         """
         if seconds <= 0:
@@ -57,12 +61,7 @@ class Helper:
             raise TimeoutError(f"no verdict within {seconds:.2g} s")
         if "error" in reply:
             raise RuntimeError(reply["error"])
-        return reply["equal"]
-
-    def start(self) -> None:
-        """Starts the helper if it does not run: once in a process, and not a comparison's own time."""
-        with self.lock:
-            self._start()
+        return reply["equal"], reply["seconds"]
 
     def _start(self) -> None:
         if self.process is not None:
@@ -115,21 +114,22 @@ def serve() -> None:
             finally:
                 os._exit(1)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if status not in (-signal.SIGALRM, -signal.SIGSEGV):  # those two end a child in the middle of a pair only
+        if status not in (-signal.SIGPROF, -signal.SIGSEGV):  # those two end a child in the middle of a pair only
             sys.exit(status)
-        print(json.dumps({"late": True} if status == -signal.SIGALRM else {"error": "a crash"}), file=replies)
+        print(json.dumps({"late": True} if status == -signal.SIGPROF else {"error": "a crash"}), file=replies)
 
 
 def _answer(replies) -> None:
-    """Answers pairs, one JSON line each. An alarm that nobody handles ends a process even within one multiplication."""
+    """Answers pairs, one JSON line each. A timer that nobody handles ends a process even within one multiplication."""
     for line in sys.stdin:
         seconds, answer, gold = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # of a core
+        start = time.process_time()
         try:
-            reply = {"equal": bool(equal(answer, gold))}
+            reply = {"equal": bool(equal(answer, gold)), "seconds": time.process_time() - start}
         except Exception as error:  # whatever sympy raises is the client's to count
             reply = {"error": f"{type(error).__name__}: {error}"[:200]}
-        signal.setitimer(signal.ITIMER_REAL, 0)  # else there could be two replies
+        signal.setitimer(signal.ITIMER_PROF, 0)  # else there could be two replies
         print(json.dumps(reply), file=replies)
 
 
@@ -166,8 +166,9 @@ def equal(answer: str, gold: str) -> bool:
 
 
 def variables(latex: str) -> set[str]:
-    """Letters and Greek letters, but not the constants e and i."""
-    return set(re.findall(r"\\(?:var)?[a-z]+(?<=[aeou])(?![a-z])|(?<![\\a-zA-Z])[a-zA-Z]", latex)) - {"e", "i"}
+    """Letters, each one of a product like ``xy``, and Greek letters, but not the constants e, i and pi."""
+    letters = re.findall("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", latex))
+    return {*letters, *re.findall(rf"\\(?:{GREEK})(?![a-zA-Z])", latex)} - {"e", "i"}
 
 
 @lru_cache(maxsize=4096)
@@ -179,7 +180,7 @@ def parse(latex: str):
     """
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import LatexExtractionConfig, parse
-    from sympy import Basic, Float, I, Rational
+    from sympy import Basic, Eq, Expr, Float, I, Rational, Symbol
 
     # cleaning is done before; math-verify's own would take the t of 4t for a unit
     as_it_is = NormalizationConfig(False, False, False, False, boxed="last")
@@ -193,7 +194,10 @@ def parse(latex: str):
     if len(found) != 1 or not isinstance(found[0], Basic):
         return None
     exact = {number: Rational(str(number)) for number in found[0].atoms(Float)}
-    return found[0].xreplace(exact | {s: I for s in found[0].free_symbols if s.name == "i"})
+    symbols = {s: I for s in found[0].free_symbols if s.name == "i"}
+    if isinstance(found[0], Expr | Eq):  # beside an i letters are read as complex ones, which equal no others
+        symbols = {s: Symbol(s.name) for s in found[0].free_symbols} | symbols
+    return found[0].xreplace(exact | symbols)
 
 
 def same_values(a, b) -> bool:
@@ -212,12 +216,18 @@ def proportional(a, b) -> bool:
 
 
 def _points(a, b) -> list[dict]:
-    """Points of either sign; one, the empty one, for two constants."""
-    from sympy import Rational
+    """Points of either sign; one, the empty one, for two constants. Rounded terms are compared at whole numbers, too: an off-by-one
+    shows nowhere else; where all variables are called as whole numbers are, there alone: the ceiling of n/2 is the floor of (n+1)/2.
+    """
+    from sympy import Rational, ceiling, floor
 
     symbols = sorted(a.free_symbols | b.free_symbols, key=str)
     scales = (1, 7, -3) if symbols else (1,)
-    return [{x: Rational(scale * (113 + 31 * k), 97) for k, x in enumerate(symbols)} for scale in scales]
+    points = [{x: Rational(scale * (113 + 31 * k), 97) for k, x in enumerate(symbols)} for scale in scales]
+    if not symbols or not (a.has(floor, ceiling) or b.has(floor, ceiling)):
+        return points
+    whole = [{x: n + n * n % 7 * k for k, x in enumerate(symbols)} for n in range(1, 13)]
+    return whole if {x.name for x in symbols} <= set("ijklmnpqNMK") else whole + points
 
 
 def _zero(difference, size, point: dict) -> bool:

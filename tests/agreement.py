@@ -26,6 +26,10 @@ WRONG_LABELS = {
     "002ef8bc1123": 'labelled wrong, but it states the gold word in plain text, after "the final answer is"',
     "ac003c20c795": 'labelled wrong, but it states the gold word, in quotes, after "the final answer is"',
     "a9a34a1245cc": 'labelled wrong, but it states the gold letter, in round brackets, after "the correct answer is"',
+    **dict.fromkeys(
+        ["78872fea3e2e", "08470d59436a", "b0a1eb9c57d9"],
+        "labelled wrong, but the time in its box is the gold one; what stands inside of the text command differs",
+    ),
     "c52ceb3f8cbf": "labelled wrong, but the trigonometric sum in its box has exactly the gold number's value, if not its form",
 }
 

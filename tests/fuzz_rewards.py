@@ -239,8 +239,10 @@ def thousands_of_boxes(rng):
 def hashes(rng):
     number = _number(rng)
     last, right = _maybe(rng, number)
-    lines = "".join(f"#### {_number(rng)}\n" for _ in range(rng.randint(0, 50)))
-    return rng.choice([(f"{lines}#### {last}", number, right), (f"#### {number}\n{lines}and so on", number, False)])
+    others = [_other(rng, number) for _ in range(rng.randint(0, 50))]
+    lines = "".join(f"#### {other}\n" for other in others)
+    after = f"#### {number}\n{lines}and so on", number, not others
+    return rng.choice([(f"{lines}#### {last}", number, right), after])
 
 
 @family(0.06)
@@ -415,7 +417,7 @@ def _memory(reset: bool = False) -> float:
 
 def main(texts: int = 100_000, first: int = 0) -> int:
     warnings.simplefilter("ignore")  # the verifier's, of a time-out
-    rewards.helper.start()  # once in a process, and no call's own time
+    rewards.same_answer(r"\sqrt{12}", r"2\sqrt{3}")  # starts the helper: once in a process, and no call's own time
     total, start = sum(share for share, _ in FAMILIES.values()), time.perf_counter()
     print(
         f"{'family':<24} {'texts':>7} {'due':>6} {'points':>6} {'wrong':>6} {'time-outs':>9} {'worst, ms':>9} {'p99, ms':>8} {'MiB':>5}"

@@ -43,4 +43,9 @@ def test_what_readme_says_of_the_plan_on_a_gpu_is_what_was_measured():
     )
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert f"{row['seconds']:.1f} s each where {row['planned_seconds']:.1f} s were planned" in readme
+    longer = f"{row['seconds'] / row['planned_seconds']:.1f} times as long"
+    assert f"(so count on hours {longer})" in readme and f"took {longer} as planned (below): multiply by that" in readme
+    for profile in ("t4", "a100", "paper"):
+        header = (ROOT / "profiles" / f"{profile}.yaml").read_text(encoding="utf-8").partition("\nmodel:")[0]
+        assert f"took {longer} as planned)" in " ".join(header.replace("#", " ").split())
     assert f"{row['allocated']:.1f} GiB of tensors at most where {row['planned_memory']:.1f} GiB were planned" in readme

@@ -242,6 +242,19 @@ def test_each_job_comes_after_its_needs_and_the_last_evaluations_side_by_side(wo
     assert len(list(last)) == min(workers, 5)
 
 
+def test_without_arms_the_base_model_alone_is_evaluated(tmp_path, monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr(runner, "_run", lambda pending, workers: started.extend(pending) or dict.fromkeys([], 0.0))
+    folder = tmp_path / "results" / "smoke"
+    store.write_json(folder / "records" / "base.json", {"accuracy": {"chains": {"acc_t1": 0.5, "acc_t2": 0.25}}})
+    assert runner.reproduce("smoke", {"arms": {}, "control_arms": []}, out=str(tmp_path)) == 0
+    assert [job.name for job in started] == ["01_data", "02_base_model", "05_base"]
+    text = capsys.readouterr().out
+    assert "chains: 50.0% right at attempt 1, 25.0% at attempt 2" in text and "of the base model alone" in text
+    monkeypatch.setattr(sys, "argv", ["mgrpo_lib", "figures", "--profile", "smollm2_real", "--out", str(tmp_path)])
+    assert main() == 2 and "smollm2_real has no arms to compare" in capsys.readouterr().err
+
+
 def test_a_chain_starts_its_jobs_in_the_order_for_its_workers(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(
@@ -429,6 +442,7 @@ def test_figures_are_redrawn_without_torch(out):
         (["--profile", "smoke", "--seeds", "0,x"], "cannot read the seeds"),
         (["--profile", "smoke", "--params", "arm=grpo"], "chosen by the profile's arms"),
         (["--profile", "smoke", "--params", "learning_rate"], "write name=value"),
+        (["--profile", "smoke", "--params", "benchmarks=[chains"], "a bracket is left open"),
         (["--profile", "smoke", "--workers", "0"], "at least one notebook must run at a time"),
     ],
 )

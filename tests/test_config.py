@@ -17,6 +17,9 @@ from mgrpo_lib.prompts import PHRASES
 @pytest.mark.parametrize("profile", profile_names())
 def test_every_arm_of_every_profile_resolves(profile):
     cfg = load_config(profile, arm="base")
+    if profile == "smollm2_real":
+        assert cfg.arms == {} and load_config(profile).arm == "base", "the base model alone"
+        return
     assert "mgrpo" in cfg.arms and ("grpo_matched" in cfg.arms or profile == "smollm2_nf4")
     for arm, changes in cfg.arms.items():
         run = cfg.of_arm(arm, seed=3)
@@ -47,6 +50,7 @@ def test_arms_differ_only_in_what_the_profile_says():
         ({"learning_rat": 1.0}, "unknown parameter 'learning_rat'.*did you mean 'learning_rate'"),
         ({"learning_rate": "fast"}, "'learning_rate' is 'fast' \\(str\\).*number"),
         ({"learning_rate": -1.0}, "greater than 0"),
+        ({"learning_rate": float("inf")}, "'learning_rate' is inf .*finite"),
         ({"max_steps": 2.5}, "'max_steps' is 2.5 \\(float\\).*integer"),
         ({"seeds": []}, "'seeds' is \\[\\]"),
         ({"arm": "mgrop"}, "unknown arm 'mgrop'.*did you mean 'mgrpo'"),
@@ -66,12 +70,15 @@ def test_arms_differ_only_in_what_the_profile_says():
         ({"drafts_per_prompt": 99}, "exceeds num_generations"),
         ({"loss_type": "grp"}, "'loss_type' is 'grp'"),
         ({"benchmarks": ["chain"]}, "unknown benchmark 'chain'; did you mean"),
+        ({"benchmarks": "chains"}, r"should be a valid list; write \[chains\]"),
         ({"seeds": [1, 1]}, "give each once"),
         ({"match_tokens_of": "mgrpo"}, "belongs into an arm's line"),
         ({"train_problems": 2}, "fewer than prompts_per_step"),
         ({"arms": {"mgrpo": {"match_tokens_of": "a"}, "a": {"match_tokens_of": "mgrpo"}}}, "itself matches"),
         ({"load_in_4bit": True}, "set lora_rank"),
         ({"arms": {"mgrpo": {"learning_rte": 1.0}}}, "did you mean 'learning_rate'"),
+        ({"arms": {"mgrpo": 1}}, r"arms is {'mgrpo': 1}; write each arm .* {mgrpo: {}}"),
+        ({"arms": ["mgrpo"]}, r"arms is \['mgrpo'\]; write each arm"),
         ({"arms": {"mgrpo": {"test_problems": 1}}}, "may only change training settings"),
         ({"arms": {"mgrpo": {"match_tokens_of": "grop"}}}, "unknown arm 'grop'"),
     ],
@@ -155,8 +162,27 @@ def test_assignments_read_numbers_as_numbers():
     assert parse_assignments(text) == {
         "model_revision": "12e4567", "system_prompt": "Box it, \\boxed{}.", "max_steps": 5,
     }  # fmt: skip
-    with pytest.raises(ConfigError, match="write name=value"):
-        parse_assignments("learning_rate 1e-4")
+    text = "benchmarks=[gsm8k, math500] arms={mgrpo: {}, grpo: {num_layers: 1}}  phrases=['Sure, [it] is?', \"Don't\"]"
+    assert parse_assignments(text) == {
+        "benchmarks": ["gsm8k", "math500"],
+        "arms": {"mgrpo": {}, "grpo": {"num_layers": 1}},
+        "phrases": ["Sure, [it] is?", "Don't"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rate 1e-4", "write name=value"),
+        ("max_steps=5 benchmarks=[chains", "'benchmarks=.chains': a bracket is left open; close it"),
+        ("max_steps={a: b: c}", "cannot read 'max_steps={a: b: c}'; write lists as"),
+        ("max_steps=5 max_steps=6", "max_steps is given twice, as 5 and as 6; leave one out"),
+    ],
+)
+def test_assignments_that_cannot_be_read_are_refused_in_a_sentence(text, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        parse_assignments(text)
+    assert "\n" not in str(refused.value)
 
 
 def test_notebook_parameters_are_read_from_both_cells_and_nothing_else():

@@ -110,7 +110,7 @@ BROKEN = {
     pickled_shard: "are not safetensors, and other formats can hold code",
     missing_shard: "model-00002.safetensors is missing",
     lambda folder: (folder / "tokenizer_config.json").unlink(): "has no tokenizer; put it there",
-    lambda folder: (folder / "tokenizer.json").unlink(): "has no tokenizer; put it there: tokenizer.save_pretrained",
+    lambda folder: (folder / "tokenizer.json").unlink(): r"has no tokenizer; put .*save_pretrained\('/.*/own-model'\)",
     lambda folder: (folder / "adapter_config.json").write_text("{}"): "holds an adapter; merge it",
     lambda folder: (folder / "config.json").unlink(): "is no model folder: config.json.* copy the whole model again",
     lambda folder: (folder / "config.json").write_text("{"): "is no model folder: config.json",

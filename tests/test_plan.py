@@ -177,6 +177,27 @@ def test_profiles_fit_what_they_were_planned_for(profile, gpu, limit):
     assert float(hours) == pytest.approx(sum(plan.hours(cfg, gpu).values()), rel=0.02)
 
 
+def test_the_report_says_how_much_longer_measured_steps_took(monkeypatch, tmp_path):
+    """The factor is that of the file; without a measured row nothing is said."""
+    cfg, file = load_config("cpu", arm="base"), tmp_path / "benchmarks" / "results" / "precision.json"
+    monkeypatch.setattr(plan, "ROOT", tmp_path)
+    assert plan.report(cfg).splitlines()[1] == "An estimate."
+    row = {
+        "case": "t4",
+        "weights": "bfloat16",
+        "seconds": 30.0,
+        "planned_seconds": 12.0,
+        "environment": {"gpu": "H100"},
+    }
+    for rows, said in [
+        ([{"case": "t4", "weights": "NF4", "failed": "gave up"}], "An estimate."),
+        ([row, {**row, "weights": "NF4", "seconds": 18.0}], "t4 in bfloat16 on H100 took 2.5, t4 in NF4 on H100 took 1.5 times"),
+        ([row], "took 2.5 times the seconds planned, so count on hours 2.5 times as long."),
+    ]:  # fmt: skip
+        store.write_json(file, {"rows": rows})
+        assert said in plan.report(cfg).splitlines()[1]
+
+
 def test_the_command_prints_it_and_its_assumptions(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["mgrpo_lib", "plan", "--profile", "t4", "--params", "max_steps=7"])
     assert main() == 0
@@ -198,6 +219,54 @@ def test_the_chain_refuses_what_cannot_fit_before_it_starts(monkeypatch, capsys,
     runner.check_memory(cfg)
     assert "memory may be short on GPU (14.0 GiB); if it is: cut eval_batch_size" in capsys.readouterr().out
     assert runner.default_workers(cfg) == 1
+
+
+def test_without_a_gpu_the_memory_of_the_machine_counts(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(runner, "gpus", list)
+    monkeypatch.setattr(runner.machine, "memory", lambda: (24.0, 20.0))
+    with pytest.raises(ConfigError, match=r"paper on a machine without a GPU \(24.0 GiB\) does not fit: cut "):
+        runner.reproduce("paper", {}, out=str(tmp_path))
+    assert not list(tmp_path.iterdir())
+    runner.check_memory(load_config("t4", arm="base"))
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.startswith("note: profile t4 was planned for a GPU; on CPUs a model of that size takes days")
+    monkeypatch.setattr(runner.machine, "memory", lambda: (2.0, 2.0))
+    for made_on_cpus in ("cpu", "smollm2", "smollm2_nf4", "smollm2_real"):
+        runner.check_memory(load_config(made_on_cpus, arm="base"))
+    assert not capsys.readouterr().out
+
+
+def test_a_run_with_a_model_of_the_hub_is_planned_from_its_config_alone(monkeypatch, capsys):
+    from transformers import AutoConfig, Qwen2Config
+
+    def fetch(name, revision, trust_remote_code):
+        assert (revision, trust_remote_code) == ("abc", False)
+        if name == "me/hidden":
+            raise OSError("no such model")
+        return Qwen2Config.from_dict(plan.MODELS["Qwen/Qwen2.5-Math-7B"])
+
+    monkeypatch.setattr(plan, "MODELS", dict(plan.MODELS))
+    monkeypatch.setattr(AutoConfig, "from_pretrained", fetch)
+    monkeypatch.setattr(runner, "gpus", lambda: [("Tesla T4", 15.0)])
+    paper = load_config("paper", arm="base", model="me/copy", model_revision="abc")
+    with pytest.raises(ConfigError, match="me/copy.*nothing is downloaded to plan"):
+        plan.report(paper)
+    with pytest.raises(ConfigError, match="paper on Tesla T4 .* does not fit"):
+        runner.check_memory(paper)
+    assert plan.model_of(paper) == model("Qwen/Qwen2.5-Math-7B")
+    runner.check_memory(load_config("paper", arm="base", model="me/hidden", model_revision="abc"))
+    assert capsys.readouterr().out.startswith("note: memory is not planned: the sizes of 'me/hidden' are not known")
+
+
+def test_that_vllm_is_not_counted_is_said(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    cfg = load_config("paper", arm="base", use_vllm=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(cfg.__class__, "of_arm", lambda cfg, arm: cfg)
+    monkeypatch.setattr(plan, "fits", lambda cfg, gib, reserve=True: "")
+    monkeypatch.setattr(runner, "gpus", lambda: [("H100", 79.6)])
+    runner.check_memory(cfg)
+    assert capsys.readouterr().out.startswith("note: use_vllm: what vLLM itself takes of the GPU")
 
 
 def test_auto_stays_on_the_cpu_and_says_what_the_gpu_would_allow(monkeypatch):

@@ -241,9 +241,11 @@ def test_what_readme_says_at_its_head_is_what_the_verdicts_say(summary):
     assert P_MEND == 0.4 and "texts that mend four of ten wrong guesses" in README
 
 
-def test_what_readme_says_of_the_real_benchmarks_is_what_the_manifest_says():
-    cfg = load_config("smollm2_real", arm="base")
+def test_what_readme_says_of_the_real_benchmarks_is_what_the_manifest_says(monkeypatch):
+    cfg = load_config("smollm2_real", arm="base", data_dir="local files")
     found = store.read_json(cfg.results / "records" / "base.json")
+    monkeypatch.setattr(store, "TRAINING_CODE", found["environment"]["training_code"])
+    assert found["key"] == store.evaluation_key(cfg), "these settings"
     assert found["rows"] == 200 and found["environment"]["evaluation_code"] == store.EVALUATION_CODE
     names = {"gsm8k": "GSM8K", "math500": "MATH-500", "minerva_math": "Minerva Math", "olympiadbench": "OlympiadBench"}
     counts = {name: [round(50 * found["accuracy"][name][f"acc_t{k}"]) for k in (1, 2)] for name in names}

@@ -10,7 +10,7 @@ from test_trainer import COMMON, PHRASES, Recording, build, chat, differing, gen
 from trl import GRPOConfig, GRPOTrainer
 
 from mgrpo_lib.arguments import MGRPOConfig
-from mgrpo_lib.config import load_config
+from mgrpo_lib.config import ConfigError, load_config
 from mgrpo_lib.corrections import correction_advantages
 from mgrpo_lib.train import training_arguments
 from mgrpo_lib.trainer import UNFINISHED, MGRPOTrainer
@@ -282,6 +282,8 @@ def test_precision_is_chosen_by_capability_and_says_why(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has: has)
         chosen, reason = compute_dtype(cpu=False)
         assert chosen == dtype and word in reason
+    with pytest.raises(ConfigError, match="older than Ampere and has none; dtype=auto"):  # the last of the two has none
+        compute_dtype(cpu=False, wanted="bfloat16")
     assert compute_dtype(cpu=True, wanted="bfloat16") == (torch.bfloat16, "bfloat16: as dtype says")
 
 
