@@ -621,10 +621,11 @@ def parse_assignments(text: str) -> dict[str, Any]:
 
 
 def _parts(text: str) -> list[str]:
-    """A text split at its blanks, but for those within quotes or brackets."""
+    """A text split at its blanks, but for those within quotes or in a value that begins with a bracket."""
     parts, depth = [""], 0
     for piece in re.findall(r""""[^"]*"|'[^']*'|\s+|.""", text):
-        depth += (piece in "[{") - (piece in "]}")
+        if depth or parts[-1].endswith("="):
+            depth += (piece in "[{") - (depth > 0 and piece in "]}")
         if piece.isspace() and depth <= 0:
             parts.append("")
         else:

@@ -102,20 +102,26 @@ def _parse(kind: str, text: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _table(text: str) -> list[dict[str, str]]:
-    """The rows of a CSV, each with a cell for every column: with one too many, as of a comma without quotes, all behind it would
-    be shifted.
+    """The rows of a CSV. With one cell too many, as of a comma without quotes, all behind it would be shifted; empty ones at the end,
+    and columns after those that are needed, may be missing.
     """
     columns, *rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row] or [[]]
     separator = re.search(r"[;\t|]", columns[0]) if len(columns) == 1 else None
     if separator:
         raise ValueError(f"its columns are separated by {separator[0]!r}; save it with commas")
+    columns = _without_empty_end(columns, 0)
+    rows = [_without_empty_end(row, len(columns)) for row in rows]
     for number, row in enumerate(rows, 1):
-        if len(row) != len(columns):
+        if len(row) > len(columns) or not {"question", "answer", "solution"}.isdisjoint(columns[len(row) :]):
             raise ValueError(
                 f"row {number} has the cells {row}, and the columns are {', '.join(columns)}; put a text that has a comma into "
                 'double quotes ("), and fill in what is missing'
             )
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+    return [dict(zip(columns, row, strict=False)) for row in rows]
+
+
+def _without_empty_end(cells: list[str], at_least: int) -> list[str]:
+    return cells[: max([at_least, *(i for i, cell in enumerate(cells, 1) if cell.strip())])]
 
 
 def _items(content: Any) -> list:

@@ -36,16 +36,24 @@ _left: ContextVar[float] = ContextVar(
 
 # ----------------------------------------------------------------------------------------------------------- extraction
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
-_BETWEEN_BOXES = re.compile(r"[\s$]*(?:,|;|and|or|,\s*and|,\s*or)[\s$]*(?:[a-zA-Z](?:_\w)?\s*=\s*)?")
-_CUE = re.compile(r"answer\**(?:\s+is|\s*[:=])|^[#* ]*(?:final )?answer[* ]*$", re.IGNORECASE | re.MULTILINE)
-_HASHES = re.compile(r"####\s*(\$?-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?)\s*(?:<\|\w+\|>)?$", re.MULTILINE)  # GSM8K's mark
+_NAMED = r"(?:([a-zA-Z](?:_\w)?)\s*=\s*)?"
+_BETWEEN_BOXES = re.compile(rf"[\s$]*(?:,|;|and|or|,\s*and|,\s*or)[\s$]*{_NAMED}")
+_BEFORE_BOX = re.compile(rf"(?<![\w\\]){_NAMED}\Z")
+# in a sentence, or as a heading of what is no sentence
+_CUE = re.compile(
+    r"answer\**(?:\s+is|\s*[:=])|^[#* ]*(?:final )?answer[* ]*\n+(?=[-*\\$\d])", re.IGNORECASE | re.MULTILINE
+)
+# GSM8K's mark, in a line of its own or at the end of one; a number after it says that it heads a step
+_HASHES = re.compile(r"####[ \t]*(\$?-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?)[ \t]*(?:<\|\w+\|>)?$\D*\Z", re.MULTILINE)
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
-_SHOWN = re.compile(r"\$\$([^$]+)\$\$|\\\[(.+?)\\\]", re.DOTALL)  # a formula on lines of its own
+_SHOWN = re.compile(
+    r"(?:\$\$([^$]+)\$\$|\\\[((?:(?!\\\]).)+)\\\])[ .]*(?:\n|\Z)", re.DOTALL
+)  # a formula on lines of its own
 _MATH = re.compile(r"\$([^$]+)\$|\\\(([^\n]+?)\\\)|\\\[([^\n]+?)\\\]")
 # a dollar sign before an amount that ends there, in prose; else it opens a formula
 _CURRENCY = re.compile(r"\$(?=\d[\d,]*(?:\.\d+)?(?:\s+[a-zA-Z]|[.,;]?(?:\s|$)))")
 # where an answer in words begins to be explained
-_ASIDE = re.compile(r",?\s(?:because|since|as|so|which|where)\s|,\s(?:not|rather)\s|\s\((?=[^()]*[a-z]{4})")
+_ASIDE = re.compile(r",?\s(?:because|since)\s|,\s(?:not|rather)\s|\s\((?=[^()\\$]*[a-z]{4}[^()\\$]*\))")
 _DENIED = re.compile(r"\?$|\b(?:not|no|cannot|unless|if)\b|n't\b", re.IGNORECASE)
 _CALL = re.compile(r"\w\([^()]*\)$")
 _AMOUNT = re.compile(r"(?<![\w.,])(?:(?<![\d)] )-\s?)?\d[\d,]*(?:\.\d+)?(?:/\d+)?\s?%?")
@@ -75,9 +83,10 @@ def extract_answer(completion: str) -> str | None:
     for mark in ("####", "A:"):
         if last_line.startswith(mark) and not _HASHES.match(last_line):
             return _marked(last_line.removeprefix(mark))
-    if found := max([*_CUE.finditer(tail), *_HASHES.finditer(tail)], key=lambda mark: mark.end(), default=None):
-        return found[1] if found.re is _HASHES else _after_cue(tail[found.end() :])
-    return _last_value(completion, tail)
+    cues = list(_CUE.finditer(tail))
+    if hashes := _HASHES.search(tail, cues[-1].end() if cues else 0):
+        return hashes[1]
+    return _after_cue(tail[cues[-1].end() :]) if cues else _last_value(completion, tail)
 
 
 def _marked(text: str) -> str | None:
@@ -91,14 +100,18 @@ def _short(text: str) -> str | None:
 
 
 def _boxed(text: str, spans: list[tuple[int, int]]) -> str | None:
-    """The content of the last box and of those right before it that a comma or an "and" joins to it."""
-    content, start = None, None
+    """The content of the last box and of those right before it that a comma or an "and" joins to it, with their names."""
+    contents, start = [], None
     for begin, end in reversed(spans):
         found = _braced(text, end)
         if found is None or (start is not None and not _BETWEEN_BOXES.fullmatch(text[found[1] : start])):
             break
-        content, start = found[0] if content is None else f"{found[0]}, {content}", begin
-    return content
+        name = _BEFORE_BOX.search(text[max(0, begin - 20) : begin])
+        contents.append((found[0], name and name[1]))
+        start = begin
+    if len(contents) < 2:
+        return contents[0][0] if contents else None
+    return ", ".join(f"{name}={content}" if name else content for content, name in reversed(contents))
 
 
 def _braced(text: str, position: int) -> tuple[str, int] | None:
@@ -178,7 +191,7 @@ _REPLACED = [
         (r"\\varnothing(?![a-z])", r"\\emptyset"),
         (r"(?<![\w)}\]] )(?<![\w)}\]])\+ ?(?=\\infty)", ""),
         (r"^\(([0-9A-Z]+)\)(?=_)", r"\1"),  # a number and its base
-        (r"_ ?\{?\((\d+)\)\}?", r"_\1"),
+        (r"(?<=\d)_ ?\{?\((\d+)\)\}?", r"_\1"),
         (
             r"\\(?:math(?:rm|bf|it|sf|tt|cal)|text(?:bf|it|rm|sf|tt|normal)|mbox|operatorname|bold|boldsymbol)(?![a-z])",
             r"\\text",
@@ -226,8 +239,11 @@ def _words(text: str) -> str | None:
 
 def _choice(text: str) -> str | None:
     """The letter of a multiple-choice answer: ``(B)``, ``B``, ``\\text{B}``, ``(B) 5``, ``B) 5``."""
-    found = re.fullmatch(r"\(?([A-Z])\)?|\(?([A-Z])\) *\S.*", re.sub(r"\\text ?\{((?:[^{}])*)\}", r"\1", text).strip())
-    return found and (found[1] or found[2])
+    found = re.fullmatch(
+        r"\(?([A-Z])\)?|(?:\(([A-Z])\) *|([A-Z])\) +)(?!.*[A-Z]\))\S.*",
+        re.sub(r"\\text ?\{((?:[^{}])*)\}", r"\1", text).strip(),
+    )
+    return found and found[found.lastindex]
 
 
 # ---------------------------------------------------------------------------------------------------- numbers and units
@@ -305,12 +321,7 @@ _UNITS = {
         "dollar",
         "am",
         "pm",
-        "hz",
-        "khz",
         "mph",
-        "nm",
-        "ev",
-        "mev",
         "usd",
         "degree",
         "percent",
@@ -322,21 +333,22 @@ _PERCENT = re.compile(r"(?:\\?%|\\text ?\{ ?(?:\\?%|percent) ?\}| percent)$")
 _DEGREES = re.compile(
     r"(?:\^ ?\{? ?\\circ ?\}?|\\text ?\{ ?degrees? ?\}|(?<=\d) degrees?)(?: ?[CF]| ?\\text ?\{ ?[CF] ?\})?$"
 )
-_IN_TEXT = r"\\text ?\{(?:[a-zA-Z ./^\d*-]|\{-?\d\}|\\(?:cdot|times|mu|Omega|AA)(?![a-z]))*\}(?:\^ ?\{? ?-?\d ?\}?)?"
+_IN_TEXT = r"\\text ?\{(?! ?[ei] ?[\^}])(?:[a-zA-Z ./^\d*-]|\{-?\d\}|\\(?:cdot|times|mu|Omega|AA)(?![a-z]))*\}(?:\^ ?\{? ?-?\d ?\}?)?"
 _AND_MORE = r"(?![a-zA-Z])(?:[ /.-]+[a-zA-Z]+)*\.?(?:\^ ?\{?-?\d\}?)?"
 _UNIT = re.compile(
     "|".join(
         [
-            rf"(?<=[\w}})])(?: ?(?:[/*]|\\cdot|\\times)? ?{_IN_TEXT})+$",
+            rf"(?<=[\w}})]) ?[/*]? ?{_IN_TEXT}(?: ?(?:[/*]|\\cdot|\\times)? ?{_IN_TEXT})*$",
             rf"(?<=[\w}})]) ?\\frac ?\{{ ?{_IN_TEXT} ?\}} ?\{{ ?{_IN_TEXT} ?\}}$",
-            rf"(?<=[\d}})]) (?:(?i:{'|'.join(name for name in _UNITS if len(name) > 1)})s?|[ap]\.m|per|[a-zA-Z]{{4,}}){_AND_MORE}$",
-            rf"(?<=\d) [mghlsKJNWV]{_AND_MORE}$",  # after a fraction they would be variables
+            rf"(?<=[\d}})]) (?:(?:{'|'.join(name for name in _UNITS if len(name) > 1)})s?|USD|[AP]M|[ap]\.m|per|[a-zA-Z]{{4,}}){_AND_MORE}$",
+            rf"(?<=\d) [mghls]{_AND_MORE}$",  # after a fraction they would be variables
             r"(?<=[\d}]) (?:\\mu ?(?:[mgs]|\\text ?\{[mgs]\})|\\Omega|\\AA|[MLR]_\{? ?\\odot ?\}?)$",
             rf"(?<=\d)/(?:{'|'.join(name for name in _UNITS if len(name) > 2)})s?$",
-            r"(?<=\d)(?:cm|km|kg|ft|mL|mph|km/hr?|m/s|k?Hz|[ap]m)$",
         ]
     )
 )
+# what is a unit where the gold answer is a number, and else a product of letters
+_LOOSE_UNIT = re.compile(r"(?<=\d)(?: [KJNWV]|cm|km|kg|ft|mL|mph|km/hr?|m/s|k?Hz|[ap]m)$")
 
 
 def _quantity(text: str) -> tuple[str, set[str]]:
@@ -347,6 +359,7 @@ def _quantity(text: str) -> tuple[str, set[str]]:
             r"[a-z]+", re.sub(r"\\text|(?<=[apAP])\.(?=[mM])", lambda m: " " * (len(m[0]) > 1), found[0]).lower()
         )
         units = {_UNITS[name] for word in words for name in (word, word.removesuffix("s")) if name in _UNITS}
+        units |= {"micro"} if r"\mu" in found[0] else set()
         text = text[: found.start()].strip()
     for unit, sign in (("percent", _PERCENT), ("degree", _DEGREES)):
         if sign.search(text) and not (unit == "degree" and re.search(rf"\\(?:{_FUNCTIONS})(?![a-z])", text)):
@@ -540,7 +553,10 @@ def _same_number(answer: str, gold: str) -> bool | None:
     if ", " in answer or ", " in gold:
         return None  # a list, not thousands
     (a, units_a), (g, units_g) = _quantity(answer), _quantity(gold)
-    x, y = _number(_squash(a)), _number(_squash(g))
+    y = _number(_squash(g))
+    if y is not None and (loose := _LOOSE_UNIT.search(a)) and _number(_squash(a[: loose.start()])) is not None:
+        a, units_a = a[: loose.start()], units_a | {_UNITS.get(loose[0], loose[0])}
+    x = _number(_squash(a))
     if x is None or y is None:
         return None
     if units_a and units_g and units_a != units_g:
@@ -585,36 +601,44 @@ _HUGE = re.compile(r"\^ ?-?\{?[^{}]*\d{5}|\d{5,}[\s)}]*!|!\s*!|\^ ?\{?[\d(]+ ?\^
 
 
 # names that math-verify cannot read or takes for something else: N for n, gamma for a function, E_1, accents, primes, f(t), dx/dt
-_BASE_LETTER = (
-    rf"(?:\\(?:hbar|ell|Gamma|Delta|Theta|Lambda|Xi|Sigma|Phi|Psi|Omega|{symbolic.GREEK})(?![a-zA-Z])|[a-zA-Z])"
-)
+_LETTER = rf"(?:\\(?:hbar|ell|Gamma|Delta|Theta|Lambda|Xi|Sigma|Phi|Psi|Omega|{symbolic.GREEK})(?![a-zA-Z])|[a-zA-Z])"
+_ACCENT = r"\\(?:dot|ddot|hat|bar|tilde|vec)(?![a-zA-Z])"
 _OPAQUE = re.compile(
-    rf"(\\frac ?\{{ ?d ?{_BASE_LETTER} ?\}} ?\{{ ?d ?{_BASE_LETTER} ?\}}|"
-    rf"(?:\\(?:dot|ddot|hat|bar|tilde|vec) ?(?:\{{ ?{_BASE_LETTER} ?\}}|{_BASE_LETTER})|{_BASE_LETTER}) ?"
-    rf"(?:_ ?(?:\w|\\[a-z]+|\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}))?'*(?:\((?:[a-zA-Z]|\d+)\))?)|\\mathbb ?\{{ ?[A-Z] ?\}}|\\[a-zA-Z]+"
+    rf"(\\frac ?\{{ ?d ?{_LETTER} ?\}} ?\{{ ?d ?{_LETTER} ?\}}|(?:{_ACCENT} ?(?:\{{ ?{_LETTER} ?\}}|{_LETTER})|{_LETTER}) ?"
+    rf"(?:_ ?(?:\w|\\[a-z]+|\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}))?'*)(\((?:[a-zA-Z]|\d+)\))?|\\mathbb ?\{{ ?[A-Z] ?\}}|\\[a-zA-Z]+"
 )
-
-
+_INDEX_LAST = re.compile(r"(\^ ?(?:\w|\{[^{}]*\})) ?(_ ?(?:\w|\{[^{}]*\}))")
 _ARGUMENT = rf"[\da-zA-Z]|\\(?:pi|{symbolic.GREEK})(?![a-zA-Z])|\{{[^{{}}]*\}}"  # of a fraction, with or without braces
 
 
 def _letters(answer: str, gold: str) -> tuple[str, str]:
     """Both formulas with an unused letter in the place of each name that is more than a small letter; none of those that
-    `symbolic` takes for whole numbers.
+    `symbolic` takes for whole numbers, nor d, which math-verify may take for a differential.
     """
-    used = set(re.sub(r"\\[a-zA-Z]+", "", answer + gold).lower()) | {"e", "i"}
-    unused = iter([letter for letter in "abcdfghorstuvwxyz" if letter not in used])
+    texts = [_INDEX_LAST.sub(r"\2\1", _PLAIN.sub(r"\\\1", text)) for text in (answer, gold)]
+    if any(re.search(_ACCENT, text) and r"\times" in text for text in texts):
+        return answer, gold  # of vectors this may be no product of numbers
+    used = set(re.sub(r"\\[a-zA-Z]+", "", answer + gold).lower())
+    unused = iter([letter for letter in "abcorstuvwxyz" if letter not in used])
+    values = set.intersection(*({_name(found[0]) for found in _OPAQUE.finditer(text) if found[2]} for text in texts))
     taken: dict[str, str] = {}
 
     def letter(found: re.Match) -> str:
-        name = re.sub(r"\\text|[{} ]", "", found[1] or "")
-        if re.fullmatch(rf"[a-z]?|\\(?:{symbolic.GREEK})", name) and name != r"\gamma":  # to math-verify a function
+        name, rest = _name(found[1] or ""), found[2] or ""
+        if _name(found[0]) in values and name not in ("e", "i"):  # else f(2) may be 2f
+            name, rest = _name(found[0]), ""
+        elif re.fullmatch(rf"[a-z]?|\\(?:{symbolic.GREEK})", name) and name != r"\gamma":  # to math-verify a function
             return found[0]
         if name not in taken:
             taken[name] = next(unused, "")
-        return f" {taken[name]} " if taken[name] else found[0]
+        return f"{{{taken[name]}}}{rest}" if taken[name] else found[0]
 
-    return tuple(_OPAQUE.sub(letter, _PLAIN.sub(r"\\\1", text)) for text in (answer, gold))
+    return tuple(_OPAQUE.sub(letter, text) for text in texts)
+
+
+def _name(text: str) -> str:
+    """A name in one notation: without fonts and blanks."""
+    return _squash(re.sub(r"\\text ?\{ ?(\w+) ?\}", r"\1", text)).replace(" ", "")
 
 
 def _formula(text: str) -> str | None:

@@ -219,9 +219,9 @@ def check_model(cfg: Config) -> None:
 
 def default_workers(cfg: Config) -> int:
     """Notebooks at a time: one for each core that this process or its container gets, if each has the memory that it takes.
-    On a GPU one, which takes it whole.
+    On a GPU one, which takes it whole; and one where the base model alone is tested, which gets all cores.
     """
-    if cfg.model != "miniature" and gpus():
+    if not cfg.arms or (cfg.model != "miniature" and gpus()):
         return 1
     gib = machine.NOTEBOOK_GIB["miniature" if cfg.model == "miniature" else "llm"]
     return max(1, min(int(machine.cores()[1]), int(machine.memory()[0] // gib)))
@@ -628,7 +628,7 @@ def _remaining(waiting: list[Job], running: dict, finished: dict[str, float], wo
     left, known = 0.0, [(name[:2], seconds) for name, seconds in finished.items()]
     for job, (_, began) in running.items():
         state, gone = _progress(job), time.monotonic() - began
-        to_go = state["to_go"] if state else 10.0
+        to_go = state["to_go"] if state else max(10.0, gone)  # of what says nothing yet: as long again
         known.append((job.name[:2], gone + to_go))
         left += to_go
     for job in waiting:

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import lru_cache
 
 SECONDS = 0.6  # of a core for all pairs of one comparison, so that a busy machine changes no verdict; a pair takes 0.01 to 0.1
@@ -68,7 +69,8 @@ class Helper:
             return
         try:
             command = [sys.executable, "-P", __file__]  # -P: this folder's modules must not hide others' names
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            how = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
+            self.process = subprocess.Popen(command, **how)
             self._read(SECONDS_TO_START)
         except BaseException:
             self.stop()
@@ -77,7 +79,8 @@ class Helper:
     def stop(self) -> None:
         process, self.process = self.process, None
         if process is not None:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with its child, which would keep the pipe open
             process.communicate()
 
     def _read(self, seconds: float) -> dict:
@@ -95,7 +98,9 @@ class Helper:
 # ----------------------------------------------------------------------------------------------------------- the helper
 def serve() -> None:
     """Keeps a child that answers, until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal, and ends the client first
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the client first
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whatever the client did with it
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints is no reply
     import math_verify  # noqa: F401  now, while the client waits for the start
@@ -226,8 +231,8 @@ def _points(a, b) -> list[dict]:
     points = [{x: Rational(scale * (113 + 31 * k), 97) for k, x in enumerate(symbols)} for scale in scales]
     if not symbols or not (a.has(floor, ceiling) or b.has(floor, ceiling)):
         return points
-    whole = [{x: n + n * n % 7 * k for k, x in enumerate(symbols)} for n in range(1, 13)]
-    return whole if {x.name for x in symbols} <= set("ijklmnpqNMK") else whole + points
+    whole = [{x: n + n * n % 7 * k for k, x in enumerate(symbols)} for n in (*range(1, 13), 97, 360, 1000, 12345)]
+    return whole if {x.name for x in symbols} <= set("ijklmn") else whole + points
 
 
 def _zero(difference, size, point: dict) -> bool:

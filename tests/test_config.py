@@ -162,6 +162,9 @@ def test_assignments_read_numbers_as_numbers():
     assert parse_assignments(text) == {
         "model_revision": "12e4567", "system_prompt": "Box it, \\boxed{}.", "max_steps": 5,
     }  # fmt: skip
+    assert parse_assignments("system_prompt=Use{x model=a[b max_steps=5") == {
+        "system_prompt": "Use{x", "model": "a[b", "max_steps": 5,
+    }  # fmt: skip
     text = "benchmarks=[gsm8k, math500] arms={mgrpo: {}, grpo: {num_layers: 1}}  phrases=['Sure, [it] is?', \"Don't\"]"
     assert parse_assignments(text) == {
         "benchmarks": ["gsm8k", "math500"],

@@ -338,6 +338,14 @@ def test_unusable_names_are_refused(settings, message):
         load_config("smoke", **{"model": "some/model", "train_data": "gsm8k", **settings})
 
 
+def test_empty_cells_at_the_end_of_a_csv_and_missing_ones_that_nobody_needs_are_read(tmp_path):
+    path = tmp_path / "my.csv"
+    for text in ("question,answer\na,1,\n", "question,answer,\na,1\n", "question,answer,id\na,1\n"):
+        path.write_text(text)
+        (row,) = data.load_file(path)
+        assert (row["question"], row["answer"]) == ("a", "1")
+
+
 def test_a_file_named_as_another_set_is_refused(tmp_path):
     file = own(tmp_path / "math.jsonl", [{"question": "?", "answer": "1"}])
     with pytest.raises(ConfigError, match="would be called 'math' in the results, as another set is; rename"):

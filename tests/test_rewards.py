@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import agreement
 import fuzz_rewards
@@ -55,9 +56,14 @@ from mgrpo_lib.rewards import accuracy_reward, extract_answer, same_answer
         ("The answer is $\\$18$.", "18"),
         ("The answer is 18 because 9 times 2 is 18.", "18"),
         ("The answer is 64 dollars, not 80.", "64 dollars"),
+        ("The answer is written as 18.", "18"),
+        (r"The answer is 3 (\sqrt{2}+1)", r"3 (\sqrt{2}+1)"),
+        (r"The answer is \[5\] or \[6\]", "5, 6"),
+        ("Work\n#### 1\nadd\n#### 2\nmultiply\nSo we get x = 7.", "7"),
+        ("### Answer\nWe compute 3+4.\nSo it is 7.", "7"),
         ("Answer: 18 dollars (9 eggs at $2 each)", "18 dollars"),
         ("The answer is 2, 3", "2, 3"),
-        (r"$x=\boxed{1}$ or $x=\boxed{-2}$", "1, -2"),
+        (r"$x=\boxed{1}$ or $x=\boxed{-2}$", "x=1, x=-2"),
         ("<answer>42</answer>", "42"),
         ("<answer>42", None),
         ("2 + 2 = 4\nA: 4", "4"),
@@ -120,14 +126,12 @@ SAME = {
         ("50%", "0.5"),
         (r"30^\circ", "30"),
         ("30°", "30 degrees"),
-        ("5km/h", "5"),
         ("60 mph", "60"),
         ("5 USD", "5"),
         ("18 per day", "18/day"),
         ("3 p.m.", "3"),
         (r"4:30 \text{ p.m.}", r"\text{4:30 p.m.}"),
         (r"10:45\text{ AM}", r"10:45\text{ a.m.}"),
-        (r"300\,K", "300"),
         (r"50\,\Omega", "50"),
         (r"3\,\mu m", "3"),
         (r"12\,\mathrm{m\,s^{-1}}", "12"),
@@ -187,6 +191,11 @@ SAME = {
         (r"mn-\lfloor\frac m2\rfloor", r"m n-\lfloor m / 2\rfloor"),
         (r"\lceil n/2\rceil", r"\lfloor\frac{n+1}{2}\rfloor"),
         (r"\frac{37m}{4}", r"\frac{37}{4} m"),
+        (r"\cos B\sin A", r"\sin A\cos B"),
+        ("A^2+BA+B^2", "A^2+B^2+AB"),
+        (r"2\sqrt N+\frac NM", r"\frac{N}{M}+2\sqrt{N}"),
+        (r"\frac{dy}{dx}+x", r"x+\frac{d y}{d x}"),
+        (r"3\cdot 2^n", "2^n(3)"),
     ],
 }
 ONE_WAY = [  # the gold answer is the second: an answer may say more, or leave out what the question names
@@ -197,6 +206,9 @@ ONE_WAY = [  # the gold answer is the second: an answer may say more, or leave o
     ("7602", "7602_8"),
     ("(b,c)=(6,5)", "(6,5)"),
     (r"\dbinom{10}{3} = 120", "120"),
+    ("5km/h", "5"),
+    (r"300\,K", "300"),
+    ("3pm", "3"),
     ("n^2-n-1", r"m_{\max}=n^2-n-1"),
 ]
 DIFFERENT = {
@@ -235,6 +247,14 @@ DIFFERENT = {
         ("50 cm", r"50\%"),
         ("30 minutes", "30 degrees"),
         ("12:00", "1:00"),
+        ("4 N", "4 J"),
+        ("4 K", "4 m"),
+        (r"3\,\mu m", "3 m"),
+        ("5 mm", "5 Mm"),
+        ("x^2+2", "x^2+2km"),
+        ("mg-2", "mg-2 N"),
+        (r"5\cdot\mathrm{i}", "5"),
+        (r"2\times\text{10}^{3}", "2"),
     ],
     "words": [
         ("Tuesday", r"\text{Friday}"),
@@ -242,6 +262,7 @@ DIFFERENT = {
         ("not even", "even"),
         ("AB", "ab"),
         ("p - q", "pq"),
+        ("B) or C)", "(B)"),
     ],
     "several": [
         ("1", "1, 2"),
@@ -280,6 +301,11 @@ DIFFERENT = {
         (r"\ln 2", r"\log_3 2"),
         (r"\sqrt{2}", "1.41421"),
         (r"\lceil 2n/3\rceil", r"\lfloor 2n/3\rfloor+1"),
+        (r"n+\lfloor n/100\rfloor", "n"),
+        (r"\lfloor n/5\rfloor", r"\lfloor n/5\rfloor+\lfloor n/25\rfloor"),
+        ("x_{n'}+1", "x_n'+1"),
+        (r"1+\vec v\times\vec u", r"1+\vec{u}\times\vec{v}"),
+        ("2f(2)", "4f"),
         (r"\lceil\frac{2n-1}{5}\rceil-1", r"\lfloor\frac{2n-1}{5}\rfloor"),
         (r"\lfloor x\rfloor + 0", "x"),
         (r"\frac{37}{4}", r"\frac{37}{4} m"),
@@ -460,13 +486,28 @@ def test_the_pairs_of_a_comparison_share_its_time(fresh, monkeypatch):
         symbolic.Helper().equal("x", "y", -0.01)
 
 
-def test_the_time_of_a_comparison_is_that_of_its_core(fresh):
+SLOW = "+".join(rf"\lfloor\frac{{x+{k}}}{{{k + 7}}}\rfloor" for k in range(16))  # a good part of a second, of a core
+
+
+def test_the_time_of_a_comparison_is_that_of_its_core(fresh, monkeypatch):
     """On a busy machine, or one that was stopped for a while, a right answer is as right as before."""
+    monkeypatch.setattr(symbolic, "SECONDS", 1.5)
     assert same_answer(r"\sqrt{12}", r"2\sqrt{3}")
     child = psutil.Process(rewards.helper.process.pid).children()[0]
-    child.suspend()
-    threading.Timer(2 * symbolic.SECONDS, child.resume).start()
-    assert same_answer(r"\sqrt{28}", r"2\sqrt{7}") and not rewards.failures
+    threading.Timer(0.05, child.suspend).start()
+    threading.Timer(0.05 + symbolic.SECONDS, child.resume).start()
+    start = time.monotonic()
+    assert same_answer(rf"{SLOW}+x", rf"x+{SLOW}") and not rewards.failures
+    assert time.monotonic() - start > symbolic.SECONDS, "it was stopped while it computed"
+
+
+def test_a_helper_that_neither_answers_nor_ends_is_given_up(fresh, monkeypatch):
+    monkeypatch.setattr(symbolic, "SECONDS_OF_GRACE", 0.1)
+    assert same_answer(r"\sqrt{12}", r"2\sqrt{3}")
+    psutil.Process(rewards.helper.process.pid).children()[0].suspend()
+    with pytest.warns(UserWarning, match="TimeoutError"):
+        assert not same_answer(r"\sqrt{28}", r"2\sqrt{7}")
+    assert same_answer(r"\sqrt{20}", r"2\sqrt{5}"), "the next one has a new helper"
 
 
 def test_a_helper_that_dies_is_a_failure_and_is_replaced(fresh):
