@@ -30,9 +30,8 @@ from mgrpo_lib import symbolic
 LONGEST_ANSWER = 500  # characters; a longer "answer" is no final answer
 failures: Counter[str] = Counter()  # comparisons without a verdict, by kind of error; each of them counted as different
 helper = symbolic.Helper()
-_left: ContextVar[float] = ContextVar(
-    "left", default=symbolic.SECONDS
-)  # seconds of a core that the comparison in hand may still take
+# seconds of a core that the comparison in hand may still take
+_left: ContextVar[float] = ContextVar("left", default=symbolic.SECONDS)
 
 # ----------------------------------------------------------------------------------------------------------- extraction
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
@@ -46,9 +45,8 @@ _CUE = re.compile(
 # GSM8K's mark, in a line of its own or at the end of one; a number after it says that it heads a step
 _HASHES = re.compile(r"####[ \t]*(\$?-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?)[ \t]*(?:<\|\w+\|>)?$\D*\Z", re.MULTILINE)
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
-_SHOWN = re.compile(
-    r"(?:\$\$([^$]+)\$\$|\\\[((?:(?!\\\]).)+)\\\])[ .]*(?:\n|\Z)", re.DOTALL
-)  # a formula on lines of its own
+# a formula on lines of its own
+_SHOWN = re.compile(r"(?:\$\$([^$]+)\$\$|\\\[((?:(?!\\\]).)+)\\\])[ .]*(?:\n|\Z)", re.DOTALL)
 _MATH = re.compile(r"\$([^$]+)\$|\\\(([^\n]+?)\\\)|\\\[([^\n]+?)\\\]")
 # a dollar sign before an amount that ends there, in prose; else it opens a formula
 _CURRENCY = re.compile(r"\$(?=\d[\d,]*(?:\.\d+)?(?:\s+[a-zA-Z]|[.,;]?(?:\s|$)))")
