@@ -52,8 +52,8 @@ def load_file(path: str | Path) -> list[dict]:
             columns ``question`` and ``answer`` and, if you like, ``id``, and ``solution`` for the warm-up.
 
     Raises:
-        ValueError: what is wrong, in which row or line: no such file, not readable, no rows, a missing column, more or
-            fewer cells than columns, an empty or nested question or answer.
+        ValueError: what is wrong, in which row or line: no such file, not readable, no rows, a missing column, more
+            cells than columns or none for a needed one, an empty or nested question or answer.
     """
     path = Path(path)
     if path.suffix.lower() not in FILE_KINDS:

@@ -28,7 +28,7 @@ WRONG_LABELS = {
     "a9a34a1245cc": 'labelled wrong, but it states the gold letter, in round brackets, after "the correct answer is"',
     **dict.fromkeys(
         ["78872fea3e2e", "08470d59436a", "b0a1eb9c57d9"],
-        "labelled wrong, but the time in its box is the gold one; what stands inside of the text command differs",
+        "labelled wrong, but the time in its box is the gold one, with less of it inside of the text command",
     ),
     "c52ceb3f8cbf": "labelled wrong, but the trigonometric sum in its box has exactly the gold number's value, if not its form",
 }

@@ -504,9 +504,14 @@ def test_the_time_of_a_comparison_is_that_of_its_core(fresh, monkeypatch):
 def test_a_helper_that_neither_answers_nor_ends_is_given_up(fresh, monkeypatch):
     monkeypatch.setattr(symbolic, "SECONDS_OF_GRACE", 0.1)
     assert same_answer(r"\sqrt{12}", r"2\sqrt{3}")
-    psutil.Process(rewards.helper.process.pid).children()[0].suspend()
+    child = psutil.Process(rewards.helper.process.pid).children()[0]
+    child.suspend()
+    rescue = threading.Timer(20, child.resume)  # else this test would hang with it
+    rescue.start()
     with pytest.warns(UserWarning, match="TimeoutError"):
         assert not same_answer(r"\sqrt{28}", r"2\sqrt{7}")
+    assert rescue.is_alive(), "only its child's going on ended the wait"
+    rescue.cancel()
     assert same_answer(r"\sqrt{20}", r"2\sqrt{5}"), "the next one has a new helper"
 
 
