@@ -42,25 +42,25 @@ test-slow: $(STAMP)  ## the rest: several processes, a chain on another model, s
 	@.venv/bin/python -m pytest -m slow
 
 test-colab: $(STAMP)  ## set-up cell and notebooks in fresh environments like Colab's (minutes; 8 GB for a while)
-	@.venv/bin/python tests/colab_real.py $(if $(PYTHON),--python "$(PYTHON)")
+	@.venv/bin/python -m tests.repository.colab_real $(if $(PYTHON),--python "$(PYTHON)")
 
 test-extra: $(STAMP)  ## notebooks 07 and 08, which the chain leaves out, from top to bottom (minutes)
-	@.venv/bin/python tests/notebooks_real.py
+	@.venv/bin/python -m tests.repository.notebooks_real
 
 test-browser: $(STAMP)  ## notebooks in JupyterLab, in a real browser, as pictures in tests/screenshots/ (minutes; installs Chromium if there is none)
-	@.venv/bin/python tests/browser.py
+	@.venv/bin/python -m tests.repository.browser
 
 benchmark: $(STAMP)  ## what a joint step costs per token beside plain TRL GRPO, and how it grows; on idle cores (a quarter of an hour)
 	@OMP_NUM_THREADS=1 .venv/bin/python benchmarks/step_cost.py
 
 fuzz: $(STAMP)  ## hostile text for the verifier: N texts (100000, minutes) in families, from SEED; one core
-	@.venv/bin/python tests/fuzz_rewards.py $(or $(N),100000) $(or $(SEED),0)
+	@.venv/bin/python -m tests.verifier.fuzz $(or $(N),100000) $(or $(SEED),0)
 
 agreement: $(STAMP)  ## the verifier's verdicts beside labelled completions (DATA=file.jsonl[.gz]), into docs/verifier.md (a minute)
-	@.venv/bin/python tests/agreement.py $(if $(DATA),"$(DATA)") --table docs/verifier.md
+	@.venv/bin/python -m tests.verifier.agreement $(if $(DATA),"$(DATA)") --table docs/verifier.md
 
 kill-test: $(STAMP)  ## kill the smoke chain at random moments and in every stage, and compare its end; KILLS=24 (a quarter of an hour)
-	@.venv/bin/python tests/kill_chain.py --table docs/robustness.md $(if $(KILLS),--kills $(KILLS))
+	@.venv/bin/python -m tests.experiment.kill_chain --table docs/robustness.md $(if $(KILLS),--kills $(KILLS))
 
 lint: $(STAMP)  ## ruff on library, tests and notebooks
 	@.venv/bin/ruff check .

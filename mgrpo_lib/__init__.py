@@ -1,10 +1,19 @@
 """Multi-Layer GRPO (arXiv 2506.04746): trainer, miniature, evaluation and report of a reproducible companion."""
 
+import importlib
 import os
 import warnings
 
 __version__ = "0.1.0"
-__all__ = ["MGRPOConfig", "MGRPOTrainer"]
+
+# public names and where they stand; each is loaded when it is first asked for, since the trainer loads torch
+_PUBLIC = {
+    "MGRPOTrainer": "mgrpo_lib.method.trainer",
+    "MGRPOConfig": "mgrpo_lib.method.config",
+    "accuracy_reward": "mgrpo_lib.verifier.reward",
+    "load_benchmark": "mgrpo_lib.tasks.data",
+}
+__all__ = list(_PUBLIC)
 
 
 # On H100 and the like torch prefers cuDNN's attention, whose backward pass gives gradients that are not a number for some
@@ -17,9 +26,6 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 
 
 def __getattr__(name: str):
-    # the trainer loads torch, which tables, figures and the runner do without
-    if name in __all__:
-        from mgrpo_lib import trainer
-
-        return getattr(trainer, name)
-    raise AttributeError(f"module 'mgrpo_lib' has no attribute {name!r}")
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'mgrpo_lib' has no attribute {name!r}; it has {', '.join(_PUBLIC)}")

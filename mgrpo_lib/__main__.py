@@ -38,11 +38,11 @@ def run() -> int:
     if arguments.command == "doctor":
         if arguments != parser.parse_args(["doctor", "--out", arguments.out]):
             parser.error("doctor looks at all profiles; it takes --out alone")
-        from mgrpo_lib.doctor import doctor
+        from mgrpo_lib.experiment.doctor import doctor
 
         return doctor(arguments.out)
-    from mgrpo_lib.config import ConfigError, parse_assignments  # what the doctor does without
-    from mgrpo_lib.runner import configuration, reproduce
+    from mgrpo_lib.experiment.pipeline import configuration, reproduce
+    from mgrpo_lib.experiment.settings import ConfigError, parse_assignments  # what the doctor does without
 
     where = {"seeds": arguments.seeds, "out": arguments.out}
     try:
@@ -54,7 +54,7 @@ def run() -> int:
             if not cfg.arms:
                 raise ConfigError(f"profile {cfg.profile} has no arms to compare; its records are in {cfg.results}")
             return redraw(cfg)
-        from mgrpo_lib.plan import report  # counts parameters, with torch
+        from mgrpo_lib.experiment.plan import report  # counts parameters, with torch
 
         print(report(cfg))
         return 0
@@ -65,7 +65,9 @@ def run() -> int:
 
 def redraw(cfg) -> int:
     """Tables, figures and, for the reference run, README's results."""
-    from mgrpo_lib import figures, report, rounds, store  # matplotlib and pandas
+    from mgrpo_lib.experiment import store
+    from mgrpo_lib.report import figures, rounds  # matplotlib and pandas
+    from mgrpo_lib.report import tables as report
 
     with store.only_one(cfg.results):
         report.summarise(cfg)

@@ -58,8 +58,8 @@ def own_mounts() -> list[str]:
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    from mgrpo_lib import miniature
-    from mgrpo_lib.prompts import PHRASES
+    from mgrpo_lib.method.prompts import PHRASES
+    from mgrpo_lib.tasks import miniature
 
     return miniature.make_tokenizer(PHRASES)
 
@@ -69,8 +69,8 @@ def model_folder(tokenizer, tmp_path_factory):
     """A miniature base model with a few steps of training: it ends most completions, and is sometimes right."""
     import torch
 
-    from mgrpo_lib import miniature
-    from mgrpo_lib.prompts import PHRASES
+    from mgrpo_lib.method.prompts import PHRASES
+    from mgrpo_lib.tasks import miniature
 
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("model")

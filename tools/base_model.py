@@ -5,8 +5,8 @@ import platform
 
 import torch
 
-from mgrpo_lib import miniature
-from mgrpo_lib.prompts import PHRASES
+from mgrpo_lib.method.prompts import PHRASES
+from mgrpo_lib.tasks import miniature
 
 HOW = {"steps": 3000, "batch_size": 64, "learning_rate": 5e-3, "seed": 0}
 

@@ -28,8 +28,10 @@ from pygments.formatters import HtmlFormatter
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from mgrpo_lib import captions, report, store, typeset  # noqa: E402
-from mgrpo_lib.config import Config, load_config  # noqa: E402
+from mgrpo_lib.experiment import store  # noqa: E402
+from mgrpo_lib.experiment.settings import Config, load_config  # noqa: E402
+from mgrpo_lib.report import captions, typeset  # noqa: E402
+from mgrpo_lib.report import tables as report  # noqa: E402
 from tools.badges import BADGE, BRANCH, repository  # noqa: E402
 
 ASSETS = Path(__file__).resolve().parent / "site"

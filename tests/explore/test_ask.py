@@ -1,0 +1,153 @@
+"""Asking a model: attempts 1 and 2 are the experiment's, further rounds are second attempts, and rounds are measured,
+kept and summarised as everything else.
+"""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from mgrpo_lib.experiment import evaluate, store
+from mgrpo_lib.experiment.settings import ROOT, load_config
+from mgrpo_lib.experiment.train import train, train_base
+from mgrpo_lib.explore.ask import answer_in_rounds, compare, correct, load, measure_rounds
+from mgrpo_lib.method.prompts import PHRASES
+from mgrpo_lib.report import rounds
+from mgrpo_lib.report.statistics import accuracy_interval
+from mgrpo_lib.tasks.data import test_problems as problems_of  # pytest would take the name for a test
+from tests.experiment.test_own_model import chat_model as chat_model  # a fixture
+
+FIELDS = ("text", "answer", "correct", "tokens", "truncated")
+QUESTION, GOLD = "2 a+4 b+? =5", "9"
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load()
+
+
+def test_the_first_two_rounds_are_the_two_attempts_of_the_experiment(base):
+    problems = problems_of(base.cfg, "blanks")[:10] + problems_of(base.cfg, "chains_words")[:10]
+    expected = evaluate.two_attempts(base, problems)
+    found = answer_in_rounds(base, problems, 3)
+    for k in (1, 2):
+        assert found[k - 1] == [{name: record[f"{name}_{k}"] for name in FIELDS} for record in expected]
+    again = base.attempt(base.corrections(base.questions(problems), [tokens(base, mark) for mark in found[1]]))
+    assert found[2] == base.mark(problems, again), "a third one sees the second attempt as that saw the first"
+    one = correct(base, problems[0]["question"], gold=problems[0]["answer"])
+    assert one.attempts == [found[0][0], found[1][0]]
+    assert one.phrase == PHRASES[0]
+
+
+def tokens(examinee, mark: dict) -> list[int]:
+    ids = examinee.tokenizer(mark["text"], add_special_tokens=False)["input_ids"]
+    return ids if mark["truncated"] else [*ids, examinee.tokenizer.eos_token_id]
+
+
+def test_the_gold_answer_is_for_the_verdict_alone(base):
+    shown = [correct(base, QUESTION, gold=gold).attempts for gold in (GOLD, "7", None)]
+    assert len({tuple(attempt["text"] for attempt in attempts) for attempts in shown}) == 1
+    verdicts = [[attempt["correct"] for attempt in attempts] for attempts in shown]
+    assert verdicts == [[False, False], [True, True], [None, None]], "it guesses 7, and repeats itself"
+
+
+def test_sampled_it_mends_now_and_then_as_notebook_07_says(base):
+    ends = [correct(base, QUESTION, gold=GOLD, temperature=1.0, seed=seed).attempts for seed in range(8)]
+    assert ends[0] == correct(base, QUESTION, gold=GOLD, temperature=1.0, seed=0).attempts
+    mended = [attempts for attempts in ends if not attempts[0]["correct"] and attempts[1]["correct"]]
+    assert 0 < len(mended) < 8
+
+
+def test_phrases_by_number_and_by_text(base):
+    assert correct(base, QUESTION, phrase=3).phrase == PHRASES[2]
+    by_number, by_text = (correct(base, QUESTION, 3, phrase=phrase) for phrase in (3, PHRASES[2]))
+    assert by_number == by_text
+    with pytest.raises(ValueError, match="it knows these alone"):
+        correct(base, QUESTION, phrase="Is that so?")
+
+
+@pytest.mark.parametrize("question", ["What is 2 + 2?", "7 a+8 b/3", "12 a+x"])
+def test_what_the_miniature_cannot_read_is_refused(base, question):
+    with pytest.raises(ValueError, match=re.escape(repr(question))):
+        correct(base, question)
+    with pytest.raises(ValueError, match="0 rounds"):
+        correct(base, QUESTION, rounds=0)
+
+
+def test_any_folder_with_an_adapter_can_be_asked(chat_model, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    how = {"max_completion_length": 8, "system_prompt": "Add."}
+    plain = load(str(chat_model), **how)
+    assert plain.cfg.template == "chat" and plain.cfg.max_completion_length == 8
+    before = correct(plain, "2 + 2?", phrase="Are you sure?")
+    assert before.phrase == "Are you sure?" and all(attempt["tokens"] <= 8 for attempt in before.attempts)
+    by_setting = correct(load(str(chat_model), eval_phrase="Are you sure?", **how), "2 + 2?")
+    assert (by_setting.phrase, by_setting.attempts) == (before.phrase, before.attempts)
+    torch.manual_seed(1)
+    adapted = get_peft_model(plain.model, LoraConfig(target_modules="all-linear", init_lora_weights=False))
+    adapted.save_pretrained(tmp_path)
+    after = correct(load(str(chat_model), str(tmp_path), **how), "2 + 2?")
+    assert after.attempts[0]["text"] != before.attempts[0]["text"], "the adapter speaks"
+
+
+SMALL = {
+    "seeds": [0, 1], "arms": {"mgrpo": {}}, "control_arms": [], "samples": 0, "base_steps": 0, "max_steps": 1,
+    "benchmarks": ["blanks", "chains"], "test_problems": 12,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cfg(tmp_path_factory):
+    """A trained experiment, two seeds of a step."""
+    cfg = load_config("smoke", arm="base", output_root=str(tmp_path_factory.mktemp("rounds")), **SMALL)
+    with pytest.raises(FileNotFoundError, match="is not trained with these parameters"):
+        measure_rounds(cfg, 3)
+    train_base(cfg)
+    for seed in cfg.seeds:
+        train(cfg.of_arm("mgrpo", seed))
+    return cfg
+
+
+def test_rounds_are_measured_once_and_summarised_with_intervals(cfg, monkeypatch):
+    summary = measure_rounds(cfg, 3)
+    assert summary == rounds.finished(cfg, 3) and rounds.finished(cfg, 4) is None
+    assert (cfg.figures / "rounds.png").exists() and rounds.measured(cfg, 3) and not rounds.measured(cfg, 4)
+    chains = [evaluate.two_attempts(load(cfg.of_arm("mgrpo", seed)), evaluate.all_problems(cfg)) for seed in cfg.seeds]
+    for i, name in enumerate(cfg.benchmarks):
+        row = next(row for row in summary["rows"] if (row["arm"], row["benchmark"]) == ("mgrpo", name))
+        own = slice(12 * i, 12 * i + 12)
+        for k in (1, 2):
+            right = np.array([[record[f"correct_{k}"] for record in chain[own]] for chain in chains], dtype=float)
+            assert row["accuracy"][k - 1] == pytest.approx(right.mean())
+            assert row["accuracy_ci"][k - 1] == pytest.approx(accuracy_interval(right))
+        assert row["gain"] == pytest.approx([value - row["accuracy"][0] for value in row["accuracy"]])
+        assert row["seeds"] == [0, 1] and row["n"] == 12 and len(row["accuracy"]) == 3
+    assert summary["environment"]["evaluation_version"] == 1
+    assert list(rounds.table(summary)["attempt 3, %"].str.contains(r"\d \[\d")) == [True] * 4
+    monkeypatch.setattr("mgrpo_lib.explore.ask.answer_in_rounds", None)
+    assert measure_rounds(cfg, 3) == summary, "nothing is asked again"
+
+
+def test_models_are_compared_on_the_same_problems(cfg):
+    problems = problems_of(cfg, "chains")
+    table = compare({"one": load(cfg), "the other": load(cfg.of_arm("mgrpo", 0))}, problems)
+    right = [record["correct_1"] for record in evaluate.two_attempts(load(cfg), problems)]
+    assert table["attempt 1, %"][0].startswith(f"{100 * sum(right) / 12:.1f} [")
+    assert list(table.iloc[0, 3:]) == ["", ""] and table.iloc[1, 3].count("[") == 1
+
+
+@pytest.mark.committed
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/rounds.json")), ids=lambda path: path.parent.name)
+def test_committed_rounds_are_those_of_this_code(path, tmp_path, monkeypatch):
+    cfg = load_config(path.parent.name, arm="base")
+    summary = store.read_json(path)
+    assert summary == rounds.finished(cfg, summary["rounds"]), "run notebook 07 where the models are, and commit"
+    monkeypatch.setattr(store, "write_json", lambda *_: None)
+    monkeypatch.setattr(rounds.style, "save", lambda *_: None)
+    assert rounds.summarise(cfg, summary["rounds"]) == summary
+    table = {(row["arm"], row["benchmark"]): row for row in store.read_json(cfg.results / "summary.json")["rows"]}
+    for row in summary["rows"]:
+        reported = table[row["arm"], row["benchmark"]]
+        assert row["accuracy"][:2] == pytest.approx([reported["acc_t1"], reported["acc_t2"]])
