@@ -15,7 +15,7 @@ from mgrpo_lib.experiment.models import limit_threads, load_policy
 from mgrpo_lib.experiment.progress import clock, say
 from mgrpo_lib.experiment.settings import Config
 from mgrpo_lib.experiment.store import environment, finished, write_json, write_records
-from mgrpo_lib.method.prompts import PHRASES, check_context, correction_ids, first_prompt, guidance_ids, phrase_text
+from mgrpo_lib.method.prompts import PHRASES, check_context, correction_ids, guidance_ids, phrase_text
 from mgrpo_lib.tasks.data import test_problems, validation_problems
 from mgrpo_lib.verifier.reward import extract_answer, same_answer
 
@@ -98,9 +98,7 @@ class Examinee:
         Raises:
             ValueError: two attempts do not fit into the model's context.
         """
-        questions = [
-            first_prompt(problem["question"], self.cfg.template, self.cfg.system_prompt) for problem in problems
-        ]
+        questions = [self.cfg.prompt(problem["question"]) for problem in problems]
         if self.cfg.template == "chat":
             prompts = [
                 self.tokenizer.apply_chat_template(q, add_generation_prompt=True, tokenize=True, return_dict=False)
@@ -117,7 +115,7 @@ class Examinee:
 
     def phrase(self, phrase: int | str) -> list[int]:
         """The tokens between a draft and its correction, of a phrase as `eval_phrase` gives it."""
-        prompt = first_prompt("", self.cfg.template, self.cfg.system_prompt)
+        prompt = self.cfg.prompt("")
         return guidance_ids(self.tokenizer, prompt, phrase_text(phrase), self.cfg.phrase_role)
 
     def corrections(

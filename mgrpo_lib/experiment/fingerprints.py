@@ -16,6 +16,64 @@ from mgrpo_lib.experiment.versions import CURRENT, DATA_VERSION, NAMES, REPORT_V
 from mgrpo_lib.tasks import miniature
 from mgrpo_lib.tasks.benchmarks import SETS, identity
 
+# Settings that the first versions hashed at any value. One that came later counts only where it is not at its default, so that
+# a new setting leaves every fingerprint
+FIRST = frozenset(
+    [
+        "model",
+        "model_revision",
+        "model_content",
+        "dtype",
+        "system_prompt",
+        "base_steps",
+        "base_batch_size",
+        "base_learning_rate",
+        "sft_steps",
+        "sft_batch_size",
+        "sft_learning_rate",
+        "sft_lora_rank",
+        "num_layers",
+        "num_generations",
+        "drafts_per_prompt",
+        "select_drafts",
+        "num_corrections",
+        "keep_corrections",
+        "correction_advantage",
+        "progress_bonus",
+        "schedule",
+        "layer_weights",
+        "phrases",
+        "phrase_role",
+        "prompts_per_step",
+        "micro_batch_size",
+        "max_steps",
+        "match_tokens_of",
+        "learning_rate",
+        "beta",
+        "epsilon",
+        "loss_type",
+        "temperature",
+        "max_completion_length",
+        "lora_rank",
+        "lora_alpha",
+        "gradient_checkpointing",
+        "load_in_4bit",
+        "train_data",
+        "train_problems",
+        "benchmarks",
+        "validation_problems",
+        "test_problems",
+        "test_draw",
+        "control_arms",
+        "samples",
+        "probe_problems",
+        "eval_batch_size",
+        "eval_phrase",
+    ]
+)
+GONE = {"use_vllm": False}  # a setting of the first versions that left, at the value that all results were made with
+NO_RESULT = {"report_to"}  # a setting that no number depends on
+
 
 def made_with(manifest: Path) -> Versions:
     """The versions that a manifest names as its makers.
@@ -32,10 +90,20 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def settings_of(cfg: Config, stage: type) -> dict[str, Any]:
+    """The settings of a stage that a fingerprint is made from."""
+    defaults = {name: field.get_default(call_default_factory=True) for name, field in stage.model_fields.items()}
+    return {
+        name: value
+        for name, value in cfg.settings(stage).items()
+        if name in FIRST or (value != defaults[name] and name not in NO_RESULT)
+    }
+
+
 def base_key(cfg: Config, made: Versions = CURRENT) -> str:
     """Fingerprint of the base model: its settings and, where it is trained or shipped, what it is made from."""
     cfg, data = cfg.of_arm("base"), []
-    settings = cfg.settings(ModelSettings)
+    settings = settings_of(cfg, ModelSettings)
     if cfg.model_content:  # the folder's content stands for it, whatever it is called
         del settings["model"]
     if cfg.model == "miniature" and cfg.base_steps == 0:
@@ -66,7 +134,8 @@ def run_key(cfg: Config, made: Versions = CURRENT) -> str:
     matched = run_key(cfg.of_arm(cfg.match_tokens_of), made) if cfg.match_tokens_of else None
     if cfg.arm == "base":
         return base_key(cfg, made)
-    return key_of("run", cfg.settings(TrainSettings), training_contents(cfg), cfg.seed, base_key(cfg, made), matched)
+    settings = GONE | settings_of(cfg, TrainSettings)
+    return key_of("run", settings, training_contents(cfg), cfg.seed, base_key(cfg, made), matched)
 
 
 def validation_key(cfg: Config, made: Versions = CURRENT) -> str:
@@ -75,7 +144,7 @@ def validation_key(cfg: Config, made: Versions = CURRENT) -> str:
 
 
 def evaluation_key(cfg: Config, made: Versions = CURRENT) -> str:
-    how = (cfg.settings(EvalSettings), *same_for_all(cfg))
+    how = (settings_of(cfg, EvalSettings), *same_for_all(cfg))
     return key_of("evaluation", how, contents(cfg, "test", cfg.benchmarks), run_key(cfg, made), made.names[1])
 
 

@@ -13,7 +13,6 @@ from trl import SFTConfig, SFTTrainer
 
 from mgrpo_lib.experiment.models import on_cpu
 from mgrpo_lib.experiment.settings import Config, ConfigError
-from mgrpo_lib.method.prompts import first_prompt
 
 
 def warm_up(
@@ -43,7 +42,7 @@ def warm_up(
         )
     conversations = [
         {
-            "prompt": first_prompt(row["question"], cfg.template, cfg.system_prompt),
+            "prompt": cfg.prompt(row["question"]),
             "completion": [{"role": "assistant", "content": row["solution"]}],
         }
         for row in problems

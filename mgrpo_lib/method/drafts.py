@@ -1,74 +1,80 @@
-"""Which drafts are corrected, which corrections are trained on, and how those are rewarded against each other: pure
-functions on the rows of one process.
-
-Rows are completions. `questions[i]` tells which question of the batch row i belongs to; -1 marks a filler, a row that a
-process samples only because another process has more drafts to correct. A completion is *right* if the first reward
-function gives it more than 0.5.
+"""What a layer holds, which drafts are passed on, which corrections are trained on, and what they changed: pure functions
+on the rows of one process. Rows are completions.
 """
 
 import random
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from rapidfuzz.distance import Levenshtein
+from torch.nn.utils.rnn import pad_sequence
 
-from mgrpo_lib.verifier.reward import extract_answer
+FILLER = -1  # question number of a row that is sampled only because another process has more drafts to correct
 
 
 @dataclass
-class Rollouts:
-    """What a layer sampled on this process, row by row; the next layer is built from it."""
+class Layer:
+    """One layer of a generation on this process, row by row. The next layer is built from it."""
 
+    number: int  # 1: drafts; 2: their corrections; ...
     inputs: list[dict]
-    prompts: list
-    prompt_ids: list[list[int]]
-    completions: list
-    completion_ids: list[list[int]]
-    questions: list[int]  # number of the question in the batch; -1: a filler
-    rewards: torch.Tensor  # (rows,) weighted sum over the reward functions; NaN: none of them gave one
-    right: torch.Tensor  # (rows,) bool, by the first reward function
+    questions: list[int]  # number of the question in the batch, or FILLER
+    prompt_ids: list[list[int]] | None = None  # given from layer 2 on; of layer 1 as TRL tokenizes them
+    parents: list[int] = field(default_factory=list)  # from layer 2 on: the row of the draft in the layer before
+
+    # filled in when the completions are graded
+    prompts: list = field(default_factory=list)
+    completions: list = field(default_factory=list)
+    completion_ids: list[list[int]] = field(default_factory=list)
+    all_rewards: torch.Tensor | None = (
+        None  # (rows of all processes,) weighted sum over the rewards; NaN: none was given
+    )
+    rewards: torch.Tensor | None = None  # (rows,) those of this process
+    right: torch.Tensor | None = None  # (rows,) bool, by the first reward function
 
     @property
-    def answers(self) -> list[str | None]:
-        texts = [text if isinstance(text, str) else text[-1]["content"] for text in self.completions]
-        return [extract_answer(text) for text in texts]
+    def real(self) -> torch.Tensor:
+        """(rows,) bool: no fillers."""
+        return torch.tensor([question != FILLER for question in self.questions])
+
+    @property
+    def texts(self) -> list[str]:
+        return [text if isinstance(text, str) else text[-1]["content"] for text in self.completions]
 
 
-def choose_drafts(questions: list[int], right: list[bool], k: int | None, select: str, rng: random.Random) -> list[int]:
-    """Row numbers of the drafts of each question that are passed on, at most `k` (None: as many as qualify).
+def choose_drafts(questions: list[int], right: list[bool], k: int, select: str, rng: random.Random) -> list[int]:
+    """Choose at most `k` drafts per question to pass on; return their rows.
 
-    `select` is ``all``: at random, blind to the reward; ``wrong``: wrong drafts alone, so there may be fewer than `k`,
-    or none; ``mixed``: half of `k` wrong, half right, topped up with the other kind where one is short. The last two
-    look at the gold answer, in training only, and the model may learn that from the mere presence of a draft: after
-    ``wrong`` alone, always to change its answer. Which of them the paper does, it does not say as far as we could read.
+    Args:
+        select: ``all``: at random, blind to the reward; ``wrong``: wrong drafts alone, perhaps fewer than `k`, or none;
+            ``mixed``: half wrong, half right, topped up where one kind is short. The last two look at the gold answer, in
+            training only. After ``wrong`` the model may learn to change every draft. The paper does not say which it takes.
 
-    >>> rng = random.Random(0)
-    >>> choose_drafts([0, 0, 0, 0, 1, 1, 1, 1], [True, False, False, True] * 2, 1, "wrong", rng)
+    >>> choose_drafts([0, 0, 0, 0, 1, 1, 1, 1], [True, False, False, True] * 2, 1, "wrong", random.Random(0))
     [2, 6]
     """
     chosen: list[int] = []
-    for question in dict.fromkeys(q for q in questions if q >= 0):
+    for question in dict.fromkeys(q for q in questions if q != FILLER):
         rows = [i for i, q in enumerate(questions) if q == question]
-        if select == "wrong":
-            rows = [i for i in rows if not right[i]]
+        wrong = [i for i in rows if not right[i]]
         if select == "mixed":
-            wrong = [i for i in rows if not right[i]]
             half = min(len(wrong), max(k // 2, k - (len(rows) - len(wrong))))
             some_wrong = rng.sample(wrong, half)
             some_right = rng.sample([i for i in rows if right[i]], min(k, len(rows)) - half)
             chosen += sorted(some_wrong + some_right)
         else:
-            chosen += sorted(rng.sample(rows, len(rows) if k is None else min(k, len(rows))))
+            rows = wrong if select == "wrong" else rows
+            chosen += sorted(rng.sample(rows, min(k, len(rows))))
     return chosen
 
 
 def kept(right: torch.Tensor, keep: str) -> torch.Tensor:
-    """Which corrections are trained on: ``all``, or the ``successes``, as the paper's "dynamic verification" is retold.
+    """Choose the corrections to train on: ``all``, or the ``successes``, as the paper's "dynamic verification" is retold.
 
-    **Successes alone under a group baseline have no gradient.** Four corrections of one draft with rewards 1, 0, 1, 0:
-    the successes are 1 and 1, their mean is 1, both advantages are 1 - 1 = 0. So the retold rule cannot be the whole
-    story, and ``successes`` is only accepted together with the advantage rule ``difference``, as one third-party
-    implementation pairs them: a wrong draft gives its two successes 1 - 0 = 1, a right one gives them 1 - 1 = 0.
+    **Successes alone under a group baseline have no gradient.** Four corrections of one draft with rewards 1, 0, 1, 0: the
+    successes are 1 and 1, their mean is 1, both advantages are 1 - 1 = 0. So ``successes`` needs the advantage rule
+    ``difference``, as one third-party implementation pairs them: a wrong draft gives its successes 1 - 0 = 1, a right one 0.
 
     Args:
         right: (rows,) bool.
@@ -79,68 +85,61 @@ def kept(right: torch.Tensor, keep: str) -> torch.Tensor:
     return right if keep == "successes" else torch.ones_like(right)
 
 
-def correction_advantages(
-    rule: str, rewards: torch.Tensor, draft_rewards: torch.Tensor, questions: torch.Tensor, bonus: float, scale: bool
-) -> torch.Tensor:
-    """Advantages of corrections by another rule than the group of one draft (that rule, ``group``, is TRL's own code).
-
-    ``difference``: r2 - r1, the draft's reward as baseline. A kept right answer gets 0, a mended one 1, a broken one
-    -1, a draft left wrong 0: failing again is not punished. It needs no group, so one correction a draft is enough.
-
-    ``progress``: SCoRe's shaped reward r2 + bonus * (r2 - r1), relative to all corrections of the *question*. Relative
-    to those of the *draft* the bonus would do nothing, since r1 is the same in the whole group: it scales and shifts
-    the rewards, and the mean and the standard deviation take both out again.
+def changes(
+    drafts: Layer, corrections: Layer, used: torch.Tensor, answer_of: Callable[[str], Any] | None
+) -> dict[str, float]:
+    """Sum up what the corrections did to their drafts, fillers left out.
 
     Args:
-        rewards, draft_rewards: (rows,), of each correction and of the draft that it corrects; NaN: no reward.
-        questions: (rows,) integers.
-        bonus: SCoRe's alpha.
-        scale: divide by the standard deviation, as GRPO does.
+        used: (rows,) bool, whether a correction is trained on.
+        answer_of: the final answer in a text; without it ``answer_changed`` is left out.
 
     Returns:
-        (rows,) advantages; 0 for fillers, and where the correction or its draft has no reward.
+        ``rows``, and how many of them ``fixed`` a wrong draft, left a right one ``broken`` or ``kept``, ``copied`` it token
+        for token, changed the answer (``answer_changed``), are ``used``; and the sum of their ``edit_distance``.
     """
-    difference = torch.where(questions >= 0, rewards - draft_rewards, torch.nan)
-    if rule == "difference":
-        return difference.nan_to_num(nan=0.0)
-    shaped, out = rewards + bonus * difference, torch.zeros_like(rewards)
-    rewarded = ~shaped.isnan()
-    for question in questions[rewarded].unique():
-        group = (questions == question) & rewarded
-        centred = shaped[group] - shaped[group].mean()
-        if scale and group.sum() > 1:
-            centred = centred / (shaped[group].std() + 1e-4)
-        out[group] = centred
-    return out
+    rows = [row for row, question in enumerate(corrections.questions) if question != FILLER]
+    pairs = [(corrections.parents[row], row) for row in rows]
+    before, after = [bool(drafts.right[i]) for i, _ in pairs], [bool(corrections.right[row]) for row in rows]
+    ids = [(drafts.completion_ids[i], corrections.completion_ids[row]) for i, row in pairs]
+    outcomes = list(zip(before, after, strict=True))
+    total = {
+        "rows": len(rows),
+        "fixed": sum(now and not was for was, now in outcomes),
+        "broken": sum(was and not now for was, now in outcomes),
+        "kept": sum(was and now for was, now in outcomes),
+        "copied": sum(draft == correction for draft, correction in ids),
+    }
+    if answer_of is not None:
+        first, second = ([answer_of(text) for text in layer.texts] for layer in (drafts, corrections))
+        total["answer_changed"] = sum(first[i] != second[row] for i, row in pairs)
+    total["used"] = int(used[rows].sum())
+    total["edit_distance"] = sum(edit_distances(*zip(*ids, strict=True)).tolist()) if ids else 0.0
+    return {name: float(count) for name, count in total.items()}
 
 
-def changes(drafts: Rollouts, parents: list[int], corrections: Rollouts, used: torch.Tensor) -> dict[str, float]:
-    """What the corrections did to their drafts, summed over the rows that are no fillers.
+def edit_distances(left: list[list[int]], right: list[list[int]]) -> torch.Tensor:
+    """Count insertions, deletions and replacements between two token lists, as a share of the longer one (Levenshtein).
 
     Args:
-        parents: (rows,), the row in `drafts` that each correction corrects.
-        used: (rows,) bool, whether it is trained on.
+        left, right: one pair per row.
 
     Returns:
-        ``rows``, and how many of them ``fixed`` a wrong draft, left a right one ``broken`` or ``kept``, ``copied`` it
-        token for token, give another final answer (``answer_changed``), are ``used``; and the sum of their
-        ``edit_distance``: insertions, deletions and replacements of tokens, as a share of the longer text.
+        (rows,) float64.
+
+    >>> edit_distances([[1, 2, 3], [1]], [[1, 3], [1]]).round(decimals=2).tolist()
+    [0.33, 0.0]
     """
-    names = ("rows", "fixed", "broken", "kept", "copied", "answer_changed", "used", "edit_distance")
-    total = dict.fromkeys(names, 0.0)
-    before, after = drafts.answers, corrections.answers
-    for row, i in enumerate(parents):
-        if corrections.questions[row] < 0:
-            continue
-        was, now = bool(drafts.right[i]), bool(corrections.right[row])
-        total["rows"] += 1
-        total["fixed"] += now and not was
-        total["broken"] += was and not now
-        total["kept"] += was and now
-        total["copied"] += drafts.completion_ids[i] == corrections.completion_ids[row]
-        total["answer_changed"] += before[i] != after[row]
-        total["used"] += bool(used[row])
-        total["edit_distance"] += Levenshtein.normalized_distance(
-            drafts.completion_ids[i], corrections.completion_ids[row]
-        )
-    return total
+    a, b = (
+        pad_sequence([torch.tensor(ids, dtype=torch.long) for ids in side], batch_first=True) for side in (left, right)
+    )
+    long_a, long_b = (torch.tensor([len(ids) for ids in side]) for side in (left, right))
+    column = torch.arange(b.shape[1] + 1)
+    distance = column.expand(len(a), -1)  # from no token of `a` to the first tokens of `b`
+    for i in range(a.shape[1]):
+        replaced_or_deleted = torch.minimum(distance[:, :-1] + (a[:, i, None] != b), distance[:, 1:] + 1)
+        row = torch.cat([distance[:, :1] + 1, replaced_or_deleted], dim=1)
+        inserted = (row - column).cummin(dim=1).values + column  # the best of all ways that end in insertions
+        distance = torch.where((i < long_a)[:, None], inserted, distance)
+    found = distance.gather(1, long_b[:, None]).squeeze(1)
+    return found.double() / torch.maximum(long_a, long_b).clamp(min=1)

@@ -43,23 +43,14 @@ PLAIN_TURNS = (
 Prompt = str | list[dict[str, str]]
 
 
-def first_prompt(question: str, template: str, system: str | None = None) -> Prompt:
-    """The layer-1 prompt of a question.
+def chat_prompt(question: str, system: str | None = None) -> Prompt:
+    """Write the layer-1 conversation of a question.
 
     Args:
-        question: the problem's text.
-        template: ``chat`` (messages, for a model with a chat template) or ``miniature`` (plain text).
-        system: the system prompt of ``chat``; None: the paper's; empty: none, and a chat template may add its own.
-
-    Raises:
-        ValueError: unknown template.
+        system: the system prompt; None: the paper's; empty: none, and a chat template may add its own.
     """
-    if template == "chat":
-        system = SYSTEM_PROMPT if system is None else system
-        return [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": question}]
-    if template == "miniature":
-        return f"<q>{question}<a>"
-    raise ValueError(f"unknown prompt template {template!r}: one of chat, miniature")
+    system = SYSTEM_PROMPT if system is None else system
+    return [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": question}]
 
 
 def guidance(phrase: str) -> str:

@@ -361,3 +361,8 @@ def _padded(tokenizer, texts: list[tuple[str, str]]):
         input_ids[i, : len(row)] = torch.tensor(row)
         labels[i, len(prompt) : len(row)] = torch.tensor(row[len(prompt) :])
     return input_ids, labels
+
+
+def prompt(question: str) -> str:
+    """The miniature's layer-1 prompt."""
+    return f"<q>{question}<a>"

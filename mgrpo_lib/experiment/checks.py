@@ -1,0 +1,189 @@
+"""What a profile's settings are refused for before any work is done, each with its fix; and how files and folders of the
+user's are named in results. The training settings refuse by themselves (`mgrpo_lib.method.settings`).
+"""
+
+import importlib.util
+import re
+from pathlib import Path
+
+from mgrpo_lib.experiment.modelfolder import content_of
+from mgrpo_lib.experiment.settings import (
+    FILE_KINDS,
+    GENERATED,
+    GENERATORS,
+    ROOT,
+    Config,
+    ConfigError,
+    from_repository,
+    nearest,
+)
+from mgrpo_lib.method.prompts import PHRASES
+from mgrpo_lib.method.settings import MGRPOSettings
+from mgrpo_lib.tasks import miniature
+from mgrpo_lib.tasks.benchmarks import SETS, TRAINING_SETS
+
+DRIVE = Path("/content/drive")  # where Colab mounts Google Drive
+
+
+def checked(cfg: Config, own_model: str | None, wanted_content: str | None) -> Config:
+    """The configuration with files and model folder named as in results, or a refusal.
+
+    Args:
+        own_model: the model that the profile itself names.
+        wanted_content: the `model_content` that the user asks for; what a profile pins is the content of its own model.
+
+    Raises:
+        ConfigError: naming the setting and the fix.
+    """
+    cfg = _name_model(_name_files(cfg), own_model, wanted_content)
+    try:
+        MGRPOSettings(**{name: getattr(cfg, name) for name in MGRPOSettings.__dataclass_fields__})
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    for problem in (*_step(cfg), *_experiment(cfg), *_model(cfg), *_data(cfg), *_output(cfg)):
+        raise ConfigError(problem)
+    return cfg
+
+
+def _name_files(cfg: Config) -> Config:
+    """Name the user's files by their stems, as results do: where a file lies on a machine is no part of them."""
+    names, files = {}, {}
+    for given in [cfg.train_data, *cfg.benchmarks]:
+        path = from_repository(given)
+        own = path.suffix.lower() in FILE_KINDS
+        names[given] = path.stem if own else given
+        if not own:
+            continue
+        if not path.is_file():
+            raise ConfigError(f"there is no file {given!r}; a relative path counts from {ROOT}")
+        if path.stem in {*SETS, *GENERATORS, *GENERATED, "validation", *files}:
+            raise ConfigError(
+                f"{given!r} would be called {path.stem!r} in the results, as another set is; rename the file"
+            )
+        files[path.stem] = path
+    named = {"train_data": names[cfg.train_data], "benchmarks": [names[given] for given in cfg.benchmarks]}
+    cfg = cfg.model_copy(update=named)
+    cfg._files = files
+    return cfg
+
+
+def _name_model(cfg: Config, own_model: str | None, wanted: str | None) -> Config:
+    """Name a model folder by its last part and its content, as results do: where it lies is no part of them."""
+    folder = from_repository(cfg.model)
+    if cfg.model == "miniature" or (cfg.model == own_model and not folder.is_dir()):
+        return cfg
+    if not folder.is_dir():
+        if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", cfg.model):
+            raise ConfigError(
+                f"model {cfg.model!r} is no hub id (owner/name), and there is no folder {folder}; a relative path counts from {ROOT}"
+            )
+        if wanted:
+            raise ConfigError("model_content is for a model in a folder; pin a hub model with model_revision")
+        return cfg.model_copy(update={"model_content": None})
+    if folder.name == "miniature":
+        raise ConfigError(f"model {folder} would be called 'miniature' in the results, as ours is; rename the folder")
+    try:
+        content = content_of(folder)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if wanted not in (None, content):
+        raise ConfigError(f"model_content is {wanted!r}, and {folder} holds {content}; give the right folder")
+    cfg = cfg.model_copy(update={"model": folder.name, "model_content": content})
+    cfg._model_folder = folder
+    return cfg
+
+
+def _step(cfg: Config):
+    """A step that cannot be made."""
+    rows = cfg.prompts_per_step * cfg.num_generations
+    if rows % cfg.micro_batch_size:
+        fitting = max(d for d in range(1, min(rows, cfg.micro_batch_size) + 1) if rows % d == 0)
+        yield (
+            f"micro_batch_size {cfg.micro_batch_size} does not divide prompts_per_step * num_generations = {rows}; use {fitting}"
+        )
+    if 0 < cfg.train_problems < cfg.prompts_per_step:
+        yield f"train_problems {cfg.train_problems} is below prompts_per_step; use {cfg.prompts_per_step} or more"
+    if cfg.learning_rate <= 0:
+        yield f"learning_rate {cfg.learning_rate:g} trains nothing; give a positive number"
+    if cfg.load_in_4bit and cfg.lora_rank == 0:
+        yield "load_in_4bit freezes the weights, so something else must be trained; set lora_rank, for example to 16"
+    if cfg.phrase_role == "user" and cfg.template == "miniature":
+        yield "phrase_role 'user' needs a chat model, and the miniature has no turns; use assistant"
+
+
+def _experiment(cfg: Config):
+    """Arms, seeds and phrases that contradict each other."""
+    other = cfg.match_tokens_of
+    if other is not None and other not in cfg.arms:
+        yield f"match_tokens_of names the unknown arm {other!r}; {nearest(other, list(cfg.arms))}"
+    elif other is not None and "match_tokens_of" in cfg.arms[other]:
+        yield f"match_tokens_of names {other!r}, which itself matches another arm; name one that does not"
+    for name in cfg.control_arms:
+        if name not in {"base", *cfg.arms}:
+            yield f"control_arms names the unknown arm {name!r}; {nearest(name, ['base', *cfg.arms])}"
+    for name in ("seeds", "benchmarks"):
+        if len(set(getattr(cfg, name))) < len(getattr(cfg, name)):
+            yield f"{name} {getattr(cfg, name)} repeats an entry; give each once"
+    if isinstance(cfg.eval_phrase, int) and not 1 <= cfg.eval_phrase <= len(PHRASES):
+        yield f"eval_phrase {cfg.eval_phrase}: the guiding phrases are 1 to {len(PHRASES)}; or give a text"
+    if isinstance(cfg.eval_phrase, str) and not cfg.eval_phrase.strip():
+        yield "eval_phrase is empty; write a text, such as 'Is that so?'"
+    for tracker in [cfg.report_to] if isinstance(cfg.report_to, str) else cfg.report_to:
+        if tracker != "none" and importlib.util.find_spec(tracker) is None:
+            yield f"report_to {tracker!r} needs a package that is not installed: pip install {tracker}, or leave it out"
+
+
+def _model(cfg: Config):
+    """A model that cannot be had, and settings that do not go with it."""
+    if cfg.model == "miniature":
+        for name in ("model_revision", "model_content", "system_prompt", "sft_steps"):
+            if getattr(cfg, name):
+                yield f"{name} is for language models, and the model is the miniature; leave it out"
+        for phrase in [*cfg.phrases, cfg.eval_phrase]:
+            if isinstance(phrase, str) and phrase not in PHRASES:
+                yield f"the miniature does not know the phrase {phrase!r}; take some of its own seven, or set model"
+        if cfg.dtype == "bfloat16":
+            yield "dtype bfloat16: the miniature computes in float32 on the CPU; leave dtype out, or set model"
+        return
+    if cfg.model_revision and cfg.model_content:
+        yield "model_revision is for a hub model, and the model is a folder; leave it out"
+    ranks = [run.get("lora_rank", cfg.lora_rank) for run in cfg.arms.values()]
+    if cfg.model_revision and cfg.beta > 0 and 0 in ranks:
+        yield (
+            "model_revision does not reach TRL's reference model where all weights are trained; set lora_rank, beta=0, or model "
+            "to a folder with that revision"
+        )
+    if cfg.sft_steps and cfg.train_data in TRAINING_SETS:
+        yield (
+            f"sft_steps {cfg.sft_steps} warms up on worked solutions, which {cfg.train_data} has not here; set sft_steps=0, or "
+            "train_data to sums or to a file of your own with a column 'solution'"
+        )
+
+
+def _data(cfg: Config):
+    """Data sets that do not exist, or that the model cannot read."""
+    generated = [name for module in GENERATORS.values() for name in module.BENCHMARKS]
+    known = {"train_data": [*GENERATORS, *TRAINING_SETS], "benchmarks": [*generated, *SETS]}
+    for setting, name in [("train_data", cfg.train_data), *[("benchmarks", name) for name in cfg.benchmarks]]:
+        if name in cfg.files:
+            continue
+        if name not in known[setting]:
+            kinds = ", ".join(FILE_KINDS)
+            yield f"{setting}: unknown set {name!r}; {nearest(name, known[setting])} Or give the path of a {kinds} file"
+        elif cfg.model == "miniature" and name not in {"miniature", *miniature.BENCHMARKS}:
+            yield f"{setting}: {name!r} is text, and the model 'miniature' reads arithmetic alone; set model"
+        elif cfg.model != "miniature" and name == "miniature":
+            yield f"{setting}: {name!r} is in the miniature's own signs; for {cfg.model} set train_data, and benchmarks too"
+    if cfg.train_problems == 0 and cfg.train_data in GENERATORS:
+        yield f"train_problems 0 means all, and {cfg.train_data} has no end; give a number"
+    if cfg.test_problems == 0 and not set(cfg.benchmarks).isdisjoint(GENERATED):
+        yield "test_problems 0 means all, and generated sets have no end; give a number"
+
+
+def _output(cfg: Config):
+    """A Drive that is not mounted would be an ordinary folder of Colab's, gone with the session."""
+    if cfg.output.is_relative_to(DRIVE) and not (DRIVE / "MyDrive").is_dir():
+        yield (
+            f"output_root {cfg.output_root!r} is on Google Drive, which is not mounted; run this first: "
+            f"from google.colab import drive; drive.mount('{DRIVE}')"
+        )

@@ -1,0 +1,63 @@
+"""A training shown as plain lines, now and then; and its state in a file that the pipeline reads."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from transformers import TrainerCallback
+
+from mgrpo_lib.experiment.progress import Progress
+from mgrpo_lib.experiment.settings import Config
+
+RECENT = 15  # steps that the tokens per second are counted over
+
+
+class Lines(TrainerCallback):
+    """Print rewards of each layer, fixed and broken drafts, lengths, tokens per second and the time to go.
+
+    Args:
+        budget: tokens at which the training ends; None: it ends after ``max_steps``.
+        now: a clock, in seconds.
+    """
+
+    def __init__(self, cfg: Config, budget: int | None, now: Callable[[], float] = time.monotonic):
+        self.file, self.budget, self.now = cfg.results / "progress" / f"{cfg.run_name}.json", budget, now
+        self.last: dict = {}
+        self.marks: deque = deque(maxlen=RECENT + 1)  # (seconds, tokens sampled since the start) of the last steps
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        done = [entry["generated_tokens"] for entry in state.log_history if "generated_tokens" in entry]
+        self.marks.append((self.now(), max(done, default=0)))
+        self.progress = Progress(self.file, args.max_steps, state.global_step, now=self.now)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" not in logs:
+            return
+        self.last, step, total = logs, state.global_step, args.max_steps
+        self.marks.append((self.now(), logs["generated_tokens"]))
+        if self.budget is not None:
+            total = max(step, min(total, round(self.budget / logs["generated_tokens"] * step)))
+        self.update(step, total)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.last and state.global_step != self.progress.total:  # a budget ended it earlier than was foreseen
+            self.update(state.global_step, state.global_step)
+
+    def update(self, step: int, total: int) -> None:
+        self.progress.total = total
+        (start, before), (end, after) = self.marks[0], self.marks[-1]
+        speed = (after - before) / max(end - start, 1e-9)
+        self.progress.update(step, rewards(self.last), f"{details(self.last)}, {speed:,.0f} tokens/s")
+
+
+def rewards(logs: dict) -> str:
+    """The rewards of a step, in a few words."""
+    names = {"reward": "reward", "layer2/reward": "after correction"}
+    return ", ".join(f"{names[name]} {logs[name]:.2f}" for name in names if name in logs)
+
+
+def details(logs: dict) -> str:
+    """Fixed and broken drafts of a step, and the length of a completion in each layer."""
+    shares = [f"{what} {logs[f'layer2/{what}']:.2f}" for what in ("fixed", "broken") if f"layer2/{what}" in logs]
+    layers = [logs[name] for name in sorted(logs) if name.endswith("completions/mean_length")]
+    return "".join(f", {part}" for part in [*shares, f"{' and '.join(f'{x:.0f}' for x in layers)} tokens long"])

@@ -1,0 +1,83 @@
+"""What the trainer refuses before anything runs, each with its fix."""
+
+from datasets import Dataset
+
+from mgrpo_lib.method.config import MGRPOConfig
+from mgrpo_lib.method.prompts import check_context, guidance_ids
+from mgrpo_lib.method.quantized import is_quantized
+
+PACKED_WEIGHTS = (
+    "use_vllm=True with a model in 4 or 8 bits: the packed weights would be sent to vLLM as they are; set use_vllm=False, or "
+    "load the model in bfloat16 with LoRA"
+)
+
+
+def before_loading(model, args, given: dict) -> None:
+    """Refuse arguments that cannot train, before TRL loads anything.
+
+    Args:
+        given: the keyword arguments of `GRPOTrainer`.
+
+    Raises:
+        ValueError: no `MGRPOConfig`; 4 bits with vLLM; tools, environments or a rollout function with correction layers.
+    """
+    if not isinstance(args, MGRPOConfig):
+        raise ValueError(f"args is a {type(args).__name__}; pass an MGRPOConfig")
+    quantization = given.get("quantization_config") or (args.model_init_kwargs or {}).get("quantization_config")
+    if args.use_vllm and (is_quantized(model) or quantization is not None):
+        raise ValueError(PACKED_WEIGHTS)
+    others = [name for name in ("tools", "environment_factory", "rollout_func") if given.get(name)]
+    if others and args.num_layers > 1:
+        raise ValueError(f"{others[0]} makes prompts and turns of its own; use num_layers=1 with it")
+
+
+def after_loading(trainer) -> None:
+    """Refuse a checkpoint that is itself packed, with vLLM."""
+    if trainer.args.use_vllm and is_quantized(trainer.model):
+        raise ValueError(PACKED_WEIGHTS)
+
+
+def before_training(trainer, tokenize) -> None:
+    """Refuse a model or questions that correction layers cannot work with.
+
+    Args:
+        tokenize: TRL's tokenization of layer-1 prompts.
+
+    Raises:
+        ValueError: questions with images; a router loss where rows are left out; more tokens than the context holds.
+    """
+    first, prompt = _first(trainer)
+    parts = [] if isinstance(prompt, str) else [message["content"] for message in prompt]
+    if "image" in first or "images" in first or any(not isinstance(part, str) for part in parts):
+        raise ValueError("correction layers read text alone; use num_layers=1 for questions with images")
+    if trainer.aux_loss_enabled and trainer.args.leaves_rows_out:
+        raise ValueError(
+            "the router loss of this mixture-of-experts model would be scaled up where rows are left out; set "
+            "router_aux_loss_coef=0, or pass on and keep all"
+        )
+    args, config = trainer.args, trainer.model.config.get_text_config()
+    limits = [getattr(config, "max_position_embeddings", None), args.vllm_max_model_length if args.use_vllm else None]
+    limits = [limit for limit in limits if limit is not None]
+    if not limits or args.max_completion_length is None or not isinstance(trainer.train_dataset, Dataset):
+        return  # no limit, or a stream of questions that cannot be looked through beforehand
+    longest = sorted(trainer.train_dataset["prompt"], key=lambda prompt: len(str(prompt)))[-32:]
+    question = max(map(len, tokenize(longest)[0]))
+    phrase = max(map(len, trainer._guidance.values()))
+    check_context(min(limits), question, phrase, args.num_layers, args.max_completion_length)
+
+
+def guidance_tokens(trainer) -> dict[str, list[int]]:
+    """Tokenize what stands between a draft and its correction, per phrase.
+
+    Raises:
+        ValueError: a chat template that cannot take a later turn.
+    """
+    _, prompt = _first(trainer)
+    template = {"chat_template": trainer.chat_template, **trainer.chat_template_kwargs}
+    role, tokenizer = trainer.args.phrase_role, trainer._tokenizer
+    return {phrase: guidance_ids(tokenizer, prompt, phrase, role, **template) for phrase in trainer.args.phrases}
+
+
+def _first(trainer):
+    first = next(iter(trainer.train_dataset))
+    return first, first["prompt"]

@@ -1,0 +1,87 @@
+"""What a training logs: the meaning of every metric, and how each layer's stay apart."""
+
+from collections import defaultdict, deque
+from contextlib import contextmanager
+
+import torch
+from trl import GRPOTrainer
+
+# With the prefix layer2/ (layer3/ ...) a metric is a later layer's. Accuracy and shares leave out fillers: rows that a process
+# samples only because another one has more drafts to correct
+METRICS = {
+    "step": "optimizer step",
+    "loss": "sum of the layers' losses; near 0 by construction, since advantages are centred",
+    "grad_norm": "norm of the joint gradient before clipping",
+    "generated_tokens": "tokens sampled since the start, all layers",
+    "num_tokens": "tokens sampled or read as prompt since the start, all layers",
+    "tokens": "tokens that the layer sampled in this step",
+    "accuracy": "share of the layer's completions that are right",
+    "answered": "share of the layer's completions in which an answer was found; rows that only fill a batch are counted",
+    "reward": "mean reward of the layer's completions",
+    "reward_std": "its standard deviation",
+    "frac_reward_zero_std": "share of groups whose rewards are all equal: no signal",
+    "entropy": "mean entropy of the policy's next-token distribution; in a joint step of the rows that move it",
+    "kl": "mean k3 estimate of the divergence from the base model",
+    "completions/mean_length": "tokens of a completion",
+    "completions/clipped_ratio": "share of completions cut off at the length limit",
+    "clip_ratio/region_mean": "share of tokens whose ratio was clipped",
+    "step_time": "seconds",
+    "fixed": "share of corrections that turned a wrong draft right",
+    "broken": "share of corrections that turned a right draft wrong",
+    "kept": "share of corrections that left a right draft right",
+    "copied": "share of corrections that repeat the draft token for token",
+    "answer_changed": "share of corrections whose final answer is not the draft's",
+    "edit_distance": "insertions, deletions and replacements between draft and correction, as a share of the longer one",
+    "used": "share of corrections that are trained on",
+}
+
+
+class LayerMetrics(GRPOTrainer):
+    """TRL's trainer with metrics for each layer."""
+
+    def _make_room(self, rows: int) -> None:
+        """Let TRL's log of completions hold the rows of all layers."""
+        for key, value in self._logs.items():
+            room = deque(maxlen=rows)
+            self._logs[key] = defaultdict(lambda: deque(maxlen=rows)) if isinstance(value, defaultdict) else room
+
+    @contextmanager
+    def _metrics_of(self, number: int):
+        """Put what TRL logs meanwhile under ``layer<number>/``, beside layer 1's and not into its means."""
+        if number == 1:
+            yield
+            return
+        mode = "train" if self.model.training else "eval"
+        main, self._metrics[mode] = self._metrics[mode], defaultdict(list)
+        try:
+            yield
+        finally:
+            side, self._metrics[mode] = self._metrics[mode], main
+            for key, values in side.items():
+                if key in ("num_tokens", "generated_tokens"):
+                    main[key] = values
+                else:
+                    main[f"layer{number}/{key}"].extend(values)
+
+    def _log_changes(self, advantage: torch.Tensor, changed: dict[str, float], total: int) -> None:
+        """Log what the corrections did to their drafts, as shares of all that are no fillers.
+
+        Args:
+            advantage: (rows,) of this process.
+            changed: sums over this process, as `mgrpo_lib.method.drafts.changes` gives them.
+            total: rows of all processes, fillers too.
+        """
+        log = self._logs["advantages"]  # TRL has logged its own
+        for place, value in enumerate(reversed(self.accelerator.gather(advantage).tolist()), start=1):
+            if place <= len(log):
+                log[-place] = value
+        real, *counts = self._gather([list(changed.values())]).sum(0).tolist()
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        (constant,) = metrics.pop("frac_reward_zero_std")
+        if real:
+            if (
+                self.args.num_corrections > 1
+            ):  # TRL took fillers for groups with a signal; a group of one has none to lack
+                metrics["frac_reward_zero_std"].append(min(1.0, constant * total / real))
+            for name, count in zip(list(changed)[1:], counts, strict=True):
+                metrics[name].append(count / real)
