@@ -28,7 +28,12 @@ NAMES = {
 
 # Code that a version stands for, as folders and files of ``mgrpo_lib``
 CODE = {
-    "training": ("method", "verifier", "tasks", "experiment/models.py", "experiment/train.py", "experiment/warmup.py"),
+    "training": (
+        "method",
+        "verifier",
+        "tasks",
+        *(f"experiment/{name}.py" for name in ("base", "models", "train", "warmup")),
+    ),
     "evaluation": ("experiment/evaluate.py", "experiment/controls.py"),
 }
 

@@ -64,11 +64,13 @@ class MGRPOSettings:
     beta: float = setting(0.001, "weight of the KL term; 0: no reference model. Third party; TRL's default is 0")
     epsilon: float = setting(0.2, "clip range of the ratio. The paper does not say; GRPO's usual value")
     epsilon_high: float | None = setting(None, "upper clip range; None: epsilon. Reviews: the clip is symmetric")
-    loss_type: str = setting(
+    loss_type: Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo"] = setting(
         "grpo",
         "TRL's loss normalisation. Reviews: grpo, the mean over completions of token means; TRL's default is dapo",
     )
-    scale_rewards: str = setting("group", "divide by the group's standard deviation. Reviews: standard GRPO")
+    scale_rewards: Literal["group", "batch", "none"] = setting(
+        "group", "divide by the group's standard deviation. Reviews: standard GRPO"
+    )
     use_bias_correction_kl: bool = setting(False, "Reviews: the plain KL term; TRL's default is True")
     delta: float | None = setting(None, "second clip of the ratio. Reviews: none")
     importance_sampling_level: str = setting("token", "Reviews: a ratio per token")
