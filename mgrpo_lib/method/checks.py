@@ -1,11 +1,15 @@
 """What the trainer refuses before anything runs, each with its fix."""
 
+import torch
+from accelerate.utils import DistributedType
 from datasets import Dataset
+from peft import PeftModel
 
 from mgrpo_lib.method.config import MGRPOConfig
 from mgrpo_lib.method.prompts import check_context, guidance_ids
 from mgrpo_lib.method.quantized import is_quantized
 
+LORA_LEARNS_FROM = 1e-6  # a learning rate below which adapters move next to nothing in a training of usual length
 PACKED_WEIGHTS = (
     "use_vllm=True with a model in 4 or 8 bits: the packed weights would be sent to vLLM as they are; set use_vllm=False, or "
     "load the model in bfloat16 with LoRA"
@@ -32,9 +36,45 @@ def before_loading(model, args, given: dict) -> None:
 
 
 def after_loading(trainer) -> None:
-    """Refuse a checkpoint that is itself packed, with vLLM."""
-    if trainer.args.use_vllm and is_quantized(trainer.model):
+    """Refuse a model that would train nothing, or against another reference than itself; with any number of layers.
+
+    Raises:
+        ValueError: packed weights with vLLM; no trainable parameter; fewer questions than a generation takes; a reference
+            that TRL loaded from disk and that is not the model in memory.
+    """
+    args, model = trainer.args, trainer.model
+    if args.use_vllm and is_quantized(model):
         raise ValueError(PACKED_WEIGHTS)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("the model has no trainable parameter; unfreeze its weights, or give a peft_config")
+    questions = args.generation_batch_size // args.num_generations
+    if isinstance(trainer.train_dataset, Dataset) and len(trainer.train_dataset) < questions:
+        raise ValueError(
+            f"train_dataset has {len(trainer.train_dataset)} questions, and one generation takes {questions}: no step could be "
+            "made; give more questions, or lower per_device_train_batch_size or steps_per_generation"
+        )
+    whole = trainer.accelerator.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    if (
+        trainer.ref_model is not None
+        and whole
+        and not _same_weights(model, trainer.accelerator.unwrap_model(trainer.ref_model))
+    ):
+        raise ValueError(
+            f"beta={args.beta:g} compares with a reference that was loaded from {model.config._name_or_path!r}, and its weights "
+            "are not those of the model in memory; save the model and pass the folder, use LoRA, or set beta=0"
+        )
+    if isinstance(model, PeftModel) and args.learning_rate < LORA_LEARNS_FROM:
+        print(
+            f"note: learning_rate={args.learning_rate:g} is a rate for full training; LoRA learns next to nothing with it. Try 1e-5",
+            flush=True,
+        )
+
+
+def _same_weights(model, reference) -> bool:
+    """True if the weights agree, up to the rounding of another dtype."""
+    own, other = model.state_dict(), reference.state_dict()
+    names = [name for name, value in other.items() if value.is_floating_point() and own[name].shape == value.shape]
+    return all(torch.allclose(own[n].float(), other[n].to(own[n].device).float(), rtol=2e-2, atol=1e-3) for n in names)
 
 
 def before_training(trainer, tokenize) -> None:
@@ -47,8 +87,9 @@ def before_training(trainer, tokenize) -> None:
         ValueError: questions with images; a router loss where rows are left out; more tokens than the context holds.
     """
     first, prompt = _first(trainer)
-    parts = [] if isinstance(prompt, str) else [message["content"] for message in prompt]
-    if "image" in first or "images" in first or any(not isinstance(part, str) for part in parts):
+    contents = [] if isinstance(prompt, str) else [message["content"] for message in prompt]
+    blocks = [block for content in contents if not isinstance(content, str) for block in content]
+    if "image" in first or "images" in first or any(block["type"] != "text" for block in blocks):
         raise ValueError("correction layers read text alone; use num_layers=1 for questions with images")
     if trainer.aux_loss_enabled and trainer.args.leaves_rows_out:
         raise ValueError(

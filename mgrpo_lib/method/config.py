@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from math import gcd
 
+import torch
 from trl import GRPOConfig
 
 from mgrpo_lib.method.settings import MGRPOSettings
@@ -24,8 +25,16 @@ class MGRPOConfig(MGRPOSettings, GRPOConfig):
     )
 
     def __post_init__(self):
+        if isinstance(self.scale_rewards, bool):  # as TRL takes it
+            self.scale_rewards = "group" if self.scale_rewards else "none"
+        self.check()  # before TRL's checks, which ask for hardware
+        if self.bf16 is None:  # TRL's default is True, and an error on a machine without it
+            self.bf16 = not (self.fp16 or self.use_cpu) and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         GRPOConfig.__post_init__(self)
-        self.check()
+        if self.num_layers > 1:
+            self.check_saves()
+            for problem, fix in self._batch_problems():
+                raise ValueError(f"{problem}; {fix}")
 
     @property
     def rows(self) -> int:
@@ -58,13 +67,8 @@ class MGRPOConfig(MGRPOSettings, GRPOConfig):
                 f"generation, where a run cannot be resumed; set save_strategy='steps' and save_steps to a multiple of {turn}"
             )
 
-    def check(self) -> None:
-        super().check()
-        if self.num_layers > 1:
-            self.check_saves()
-
-    def _correction_problems(self):
-        yield from super()._correction_problems()
+    def _batch_problems(self):
+        """Correction layers that do not go with TRL's own settings."""
         by_question = (
             self.drafts_per_prompt < self.num_generations
             or self.select_drafts != "all"

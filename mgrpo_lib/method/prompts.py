@@ -98,6 +98,18 @@ def guidance_ids(tokenizer, prompt: Prompt, phrase: str, role: str, **template) 
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
+class Conversation(list):
+    """A layer-2 prompt in messages. What is added to it goes on in the assistant's open turn, so that a reward model, to which
+    TRL gives prompt + completion, reads one well-formed conversation.
+    """
+
+    def __add__(self, completion):
+        (*turns, open_turn), (first, *rest) = self, completion
+        if open_turn["role"] != first["role"]:
+            return [*self, *completion]
+        return [*turns, {**open_turn, "content": open_turn["content"] + first["content"]}, *rest]
+
+
 def correction_prompt(prompt: Prompt, completion: Prompt, phrase: str, role: str = "assistant") -> Prompt:
     """The layer-2 prompt as text or messages: question, whole draft, guiding phrase, in the assistant's voice or as a
     turn of the user. Reward functions and the log see this; the model sees `correction_ids`.
@@ -109,8 +121,8 @@ def correction_prompt(prompt: Prompt, completion: Prompt, phrase: str, role: str
         *prompt, begun = prompt
         draft = begun["content"] + draft
     if role == "user":
-        return [*prompt, {"role": "assistant", "content": draft}, {"role": "user", "content": phrase}]
-    return [*prompt, {"role": "assistant", "content": draft + guidance(phrase)}]
+        return Conversation([*prompt, {"role": "assistant", "content": draft}, {"role": "user", "content": phrase}])
+    return Conversation([*prompt, {"role": "assistant", "content": draft + guidance(phrase)}])
 
 
 def correction_ids(

@@ -46,6 +46,7 @@ class MGRPOSettings:
         "question. The paper does not say; group is GRPO's",
     )
     progress_bonus: float = setting(10.0, "progress only: weight of the bonus r2 - r1. SCoRe: 10")
+    right_above: float = setting(0.5, "a completion is right if the first reward function gives it more than this")
     layer_weights: list[float] | None = setting(
         None, "weight of each layer's loss; None: 1 each. The paper does not say"
     )

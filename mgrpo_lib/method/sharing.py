@@ -18,6 +18,21 @@ from trl import GRPOTrainer
 # what a row holds of a prompt that it shares, for the backward pass: a copy of keys and values, at most as much of what a
 # pass of its own would hold
 KEPT_OF_A_PROMPT = 0.15
+# Settings of generation under which one prefill serves several rows: they change how a token is drawn, not how the cache is
+# kept (static caches, beams, assistants, no cache at all)
+PLAIN_GENERATION = {
+    *("max_new_tokens", "max_length", "do_sample", "pad_token_id", "bos_token_id", "eos_token_id", "suppress_tokens"),
+    *(
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "typical_p",
+        "repetition_penalty",
+        "disable_compile",
+        "transformers_version",
+    ),
+}
 MEAN_OVER_ROWS = ("grpo", "dr_grpo", "sapo", "luspo")  # loss types that divide by the number of rows
 MEAN_OVER_TOKENS = ("bnpo",)  # that divide by the number of tokens in each micro-batch
 
@@ -34,12 +49,32 @@ def can_share_prompts(model) -> bool:
         if adapter.peft_type != PeftType.LORA or adapter.alora_invocation_tokens:
             return False
     text = bare.config.get_text_config()
+    if not has_rotary_positions(bare):
+        return False
     if (getattr(text, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope"):
         return False
     layers = set(getattr(text, "layer_types", None) or ())
     taken = inspect.signature(bare.forward).parameters
     takes = {_cache_argument(bare), "use_cache", "logits_to_keep"} <= taken.keys()
     return takes and layers <= {"full_attention", "sliding_attention"}
+
+
+def plain_generation(model, config) -> bool:
+    """True if the generation configuration, merged with the model's own, keeps an ordinary cache."""
+    set_by = {**model.generation_config.to_diff_dict(), **config.to_diff_dict()}
+    unusual = {
+        name for name, value in set_by.items() if value is not None and not name.startswith("_")
+    } - PLAIN_GENERATION
+    cached = getattr(model.config.get_text_config(), "use_cache", True) and set_by.get("use_cache") in (None, True)
+    return cached and unusual <= {"use_cache"}
+
+
+def has_rotary_positions(model) -> bool:
+    """True if only the distance between two tokens counts, so that columns of padding can go. Learned absolute positions,
+    as in GPT-2 and OPT, would shift.
+    """
+    text = model.config.get_text_config()
+    return bool(getattr(text, "rope_parameters", None)) or getattr(text, "rope_theta", None) is not None
 
 
 def _cache_argument(model) -> str:
@@ -107,6 +142,8 @@ class SharedPrompts(GRPOTrainer):
         model = self.accelerator.unwrap_model(self.model_wrapped)
         if self._shared_copies is None or elsewhere or cut or not can_share_prompts(model):
             return super()._generate_single_turn(*arguments)
+        if not plain_generation(model, self.generation_config):
+            return super()._generate_single_turn(*arguments)
         with one_prefill(model, self._shared_copies):
             return super()._generate_single_turn(*arguments)
 
@@ -133,7 +170,7 @@ class SharedPrompts(GRPOTrainer):
         counted = torch.ones_like(attention_mask[:, 0]).bool() if self._counted is None else self._counted
         if not counted.any():  # every process goes through the model as often; the shortest row will do
             counted = torch.arange(len(counted), device=counted.device) == attention_mask.sum(1).argmin()
-        columns = attention_mask[counted].any(0)
+        columns = attention_mask[counted].any(0) | (not has_rotary_positions(self.model))
         columns[-logits_to_keep - 1 : -logits_to_keep + 1 or None] = True  # the last token read and the first written
         written = columns[-logits_to_keep:]
         length = int(written.sum())

@@ -47,7 +47,7 @@ class MGRPOTrainer(SharedPrompts, LayerMetrics, AtomicCheckpoints):
     """TRL's `GRPOTrainer` with correction layers. Use it like `GRPOTrainer`, with an `MGRPOConfig`.
 
     With ``num_layers=1``, or with weight 0 on every later layer (CPU or one CUDA device, no vLLM), it trains bit for bit as
-    `GRPOTrainer` does. A completion counts as right if the first reward function gives it more than 0.5. A model in 4 bits
+    `GRPOTrainer` does. A completion counts as right if the first reward function gives it more than ``right_above``. A model in 4 bits
     gets adapters in float32 and may be evaluated before it is trained.
 
     Logged beside TRL's metrics: ``accuracy`` and ``tokens`` of layer 1; the same and all of TRL's for the second layer as
@@ -167,7 +167,7 @@ class MGRPOTrainer(SharedPrompts, LayerMetrics, AtomicCheckpoints):
         rewards[filler] = torch.nan  # TRL: no reward, no advantage, not in the mean
         weighted = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
         weighted[rewards.isnan().all(1)] = torch.nan
-        right = rewards[:, 0] > 0.5
+        right = rewards[:, 0] > self.args.right_above
         mine = slice(self.accelerator.process_index * rows, (self.accelerator.process_index + 1) * rows)
         layer.prompts, layer.completions, layer.completion_ids = prompts, completions, completion_ids_list
         layer.all_rewards, layer.rewards, layer.right = weighted, weighted[mine], right[mine]

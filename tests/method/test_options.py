@@ -1,0 +1,194 @@
+"""Beside TRL's options: what layer 2 samples and trains on is the policy's under each of them, or it is refused."""
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedTokenizerFast,
+)
+from trl import GRPOConfig
+
+from mgrpo_lib.method.config import MGRPOConfig
+from mgrpo_lib.method.trainer import MGRPOTrainer
+
+WORDS = ["<pad>", "<eos>", "user", "assistant", *"0123456789+=?", "wait", "so"]
+ALTERNATING = (
+    "{% for m in messages %}{% if loop.index0 % 2 != (m.role == 'assistant') | int %}{{ raise_exception('roles must alternate') }}"
+    "{% endif %}{{ m.role }} {{ m.content }} {% endfor %}{% if add_generation_prompt %}assistant {% endif %}"
+)
+
+
+@pytest.fixture
+def chat():
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
+    inner.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", padding_side="left"
+    )
+    tokenizer.chat_template = ALTERNATING
+    return tokenizer
+
+
+SMALL = {"vocab_size": len(WORDS), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+ENDS = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
+LLAMA = LlamaConfig(**SMALL, **ENDS, intermediate_size=64, max_position_embeddings=128)
+
+
+def saved(kind, config, folder):
+    torch.manual_seed(0)
+    kind(config).save_pretrained(folder)
+    return str(folder)
+
+
+def make(folder, tokenizer, tmp_path, rewards=None, model=None, questions=8, peft_config=None, **settings):
+    rows = [{"prompt": [{"role": "user", "content": f"{i % 10} + {i % 7} = ?"}]} for i in range(questions)]
+    settings = {
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "drafts_per_prompt": 2,
+        "num_corrections": 2,
+        "max_completion_length": 6,
+        "max_steps": 1,
+        "phrases": ["wait so"],
+        "learning_rate": 1e-3,
+        "beta": 0.0,
+        "use_cpu": True,
+        "save_strategy": "no",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "gradient_checkpointing": False,
+        **settings,
+    }
+    return MGRPOTrainer(
+        folder if model is None else model,
+        rewards or (lambda completions, **_: [float(len(c[0]["content"]) % 2) for c in completions]),
+        MGRPOConfig(output_dir=str(tmp_path / "out"), **settings),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=peft_config,
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"model_init_kwargs": {"use_cache": False}},
+        {"generation_kwargs": {"use_cache": False}},
+        {"cache_implementation": "static"},
+        {"cache_implementation": "dynamic"},
+        {"generation_kwargs": {"num_beams": 2}},
+        {"repetition_penalty": 1.3},
+    ],
+)
+def test_with_top_k_1_every_sampled_token_is_the_models_first_choice_in_every_layer(chat, tmp_path, options):
+    """Under beams and a penalty the first choice is another one, so there the training itself is what must work."""
+    trainer = make(saved(LlamaForCausalLM, LLAMA, tmp_path / "m"), chat, tmp_path, top_k=1, **options)
+    seen = []
+    sample = trainer._generate_single_turn
+
+    def noting(prompt_ids, *rest, **kwargs):
+        out = sample(prompt_ids, *rest, **kwargs)
+        seen.append((trainer._layer.number, prompt_ids, out[0]))
+        return out
+
+    trainer._generate_single_turn = noting
+    trainer.train()
+    assert {layer for layer, *_ in seen} == {1, 2}
+    if "repetition_penalty" in options or "num_beams" in options.get("generation_kwargs", {}):
+        return
+    fresh = LlamaForCausalLM.from_pretrained(tmp_path / "m").eval()
+    for _, prompts, completions in seen:
+        for prompt, completion in zip(prompts, completions, strict=True):
+            logits = fresh(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+            assert logits.argmax(-1).tolist() == completion
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (GPT2LMHeadModel, GPT2Config(vocab_size=len(WORDS), n_embd=32, n_layer=2, n_head=2, n_positions=128, **ENDS)),
+        (OPTForCausalLM, OPTConfig(**SMALL, **ENDS, ffn_dim=64, max_position_embeddings=128, word_embed_proj_dim=32)),
+        (LlamaForCausalLM, LLAMA),
+    ],
+)
+def test_the_kl_of_a_policy_with_itself_is_zero_in_every_layer(chat, tmp_path, kind, config):
+    config.resid_pdrop = config.embd_pdrop = config.attn_pdrop = config.dropout = 0.0
+    folder = saved(kind, config, tmp_path / "m")
+    trainer = make(folder, chat, tmp_path, beta=0.1, learning_rate=0.0, max_steps=2)
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert len(logs) == 2
+    for entry in logs:
+        assert entry["kl"] == pytest.approx(0, abs=1e-6) and entry["layer2/kl"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("role", ["assistant", "user"])
+def test_a_reward_model_reads_one_well_formed_conversation(chat, tmp_path, role):
+    torch.manual_seed(0)
+    reward = LlamaForSequenceClassification(LlamaConfig(**LLAMA.to_diff_dict() | {"num_labels": 1})).eval()
+    reward.name_or_path = reward.config._name_or_path = "reward"
+    folder = saved(LlamaForCausalLM, LLAMA, tmp_path / "m")
+    trainer = make(folder, chat, tmp_path, phrase_role=role, questions=8)
+    trainer.reward_funcs, trainer.reward_processing_classes, trainer.reward_func_names = [reward], [chat], ["model"]
+    trainer.train()  # its template raises where roles do not alternate
+    assert "layer2/rewards/model/mean" in trainer.state.log_history[0]
+
+
+def test_what_trains_nothing_or_against_another_reference_is_refused(chat, tmp_path, capsys):
+    folder = saved(LlamaForCausalLM, LLAMA, tmp_path / "m")
+    frozen = LlamaForCausalLM.from_pretrained(folder).requires_grad_(False)
+    with pytest.raises(ValueError, match="no trainable parameter.*peft_config"):
+        make(folder, chat, tmp_path, model=frozen)
+    with pytest.raises(ValueError, match="1 questions, and one generation takes 2"):
+        make(folder, chat, tmp_path, questions=1)
+    changed = LlamaForCausalLM.from_pretrained(folder)
+    make(folder, chat, tmp_path, model=changed, beta=0.1)
+    with torch.no_grad():
+        changed.model.layers[0].mlp.up_proj.weight += 1.0
+    with pytest.raises(ValueError, match="beta=0.1 .*beta=0"):
+        make(folder, chat, tmp_path, model=changed, beta=0.1)
+    make(folder, chat, tmp_path, model=changed, beta=0.0)
+    capsys.readouterr()
+    make(folder, chat, tmp_path, learning_rate=5e-7, peft_config=LoraConfig(target_modules="all-linear"))
+    assert "learning_rate=5e-07" in capsys.readouterr().out
+
+
+def test_arguments_are_named_before_hardware_is(chat, tmp_path):
+    with pytest.raises(ValueError, match="GRPOConfig; pass an MGRPOConfig"):
+        MGRPOTrainer(saved(LlamaForCausalLM, LLAMA, tmp_path / "m"), args=GRPOConfig(use_cpu=True, bf16=False))
+    with pytest.raises(ValueError, match="phrases is 'Is it so\\?'"):
+        MGRPOConfig(output_dir=str(tmp_path), phrases="Is it so?")
+    assert MGRPOConfig(output_dir=str(tmp_path)).bf16 == torch.cuda.is_available()
+
+
+def test_what_counts_as_right_is_a_setting(chat, tmp_path):
+    folder = saved(LlamaForCausalLM, LLAMA, tmp_path / "m")
+    shares = []
+    for above in (0.5, 0.1):
+        trainer = make(
+            folder, chat, tmp_path, rewards=lambda completions, **_: [0.3] * len(completions), right_above=above
+        )
+        trainer.train()
+        shares.append(trainer.state.log_history[0]["accuracy"])
+    assert shares == [0.0, 1.0]
+
+
+def test_content_in_blocks_of_text_is_text(chat, tmp_path):
+    trainer = make(saved(LlamaForCausalLM, LLAMA, tmp_path / "m"), chat, tmp_path)
+    rows = trainer.train_dataset.map(
+        lambda row: {"prompt": [{"role": "user", "content": [{"type": "text", "text": row["prompt"][0]["content"]}]}]}
+    )
+    from mgrpo_lib.method import checks
+
+    trainer.train_dataset = rows
+    checks.before_training(trainer, lambda prompts: ([[1, 2]] * len(prompts), None, {}))
