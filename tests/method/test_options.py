@@ -50,7 +50,7 @@ def saved(kind, config, folder):
 
 
 def make(folder, tokenizer, tmp_path, rewards=None, model=None, questions=8, peft_config=None, **settings):
-    rows = [{"prompt": [{"role": "user", "content": f"{i % 10} + {i % 7} = ?"}]} for i in range(questions)]
+    rows = [{"prompt": [{"role": "user", "content": f"{i % 10}{' + 1' * (i % 4)} = ?"}]} for i in range(questions)]
     settings = {
         "per_device_train_batch_size": 8,
         "num_generations": 4,
