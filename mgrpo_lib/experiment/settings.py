@@ -6,7 +6,6 @@ below. An unknown name or a wrong type stops the run before any work, with the n
 
 import ast
 import contextlib
-import difflib
 import functools
 import importlib.util
 import os
@@ -23,10 +22,11 @@ from mgrpo_lib.experiment.modelfolder import content_of
 from mgrpo_lib.method.prompts import PHRASES
 from mgrpo_lib.tasks import miniature, sums
 from mgrpo_lib.tasks.benchmarks import SETS, TRAINING_SETS
+from mgrpo_lib.tasks.files import FILE_KINDS
+from mgrpo_lib.tasks.names import nearest
 
 ROOT = Path(__file__).resolve().parents[2]  # the repository: profiles, notebooks, and the default place of results
 DRIVE = Path("/content/drive")  # where Colab mounts Google Drive
-FILE_KINDS = (".jsonl", ".json", ".csv")  # a data set with such an ending, in any case, is a file of the user's
 GENERATORS = {"miniature": miniature, "sums": sums}  # training sets that are made and not read, each with its test sets
 GENERATED = {name: module for module in GENERATORS.values() for name in module.SETS}
 
@@ -197,7 +197,7 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
     output_root: str = Field("", description="folder that results/ and figures/ go to; empty: the repository")
     data_dir: str = Field(
         "",
-        description="folder of the real benchmarks' files, as mgrpo_lib/tasks/benchmarks.py lists them; empty: the hub",
+        description="folder of the real benchmarks' files, as mgrpo_lib/tasks/benchmarks.yaml lists them; empty: the hub",
     )
 
     @property
@@ -274,13 +274,6 @@ TEXTS = {name for name, field in Config.model_fields.items() if field.annotation
 
 def profile_names() -> list[str]:
     return sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
-
-
-def nearest(name: str, valid: list[str]) -> str:
-    """``did you mean 'x'?`` or the list of what is valid."""
-    known = {one.lower(): one for one in valid}  # MATH-500 is nearer to math500 than to anything else
-    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    return f"did you mean {known[close[0]]!r}?" if close else f"valid: {', '.join(valid)}"
 
 
 def from_repository(path: str) -> Path:

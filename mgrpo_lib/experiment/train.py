@@ -19,6 +19,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from mgrpo_lib.experiment import warmup
+from mgrpo_lib.experiment.data import training_problems
 from mgrpo_lib.experiment.fingerprints import base_key, finished_run, run_key
 from mgrpo_lib.experiment.models import (
     MINIATURE,
@@ -54,8 +55,8 @@ from mgrpo_lib.method.config import MGRPOConfig
 from mgrpo_lib.method.guard import Guard, TrainingError, explained, last_checkpoint, newest_checkpoint, partial_folder
 from mgrpo_lib.method.prompts import PHRASES, first_prompt
 from mgrpo_lib.method.trainer import MGRPOTrainer
-from mgrpo_lib.tasks import miniature
-from mgrpo_lib.tasks.data import fingerprint, training_problems
+from mgrpo_lib.tasks import miniature, miniature_model
+from mgrpo_lib.tasks.schema import fingerprint
 from mgrpo_lib.verifier.reward import accuracy_reward
 
 # what metrics.jsonl keeps of each step; with the prefix layer2/ (layer3/ ...) it is a later layer's. Accuracy and shares
@@ -137,10 +138,10 @@ def train_base(cfg: Config) -> dict:
             model = warmup.warm_up(cfg, model, tokenizer, training_problems(cfg), str(partial / "warmup"), on_step)
             shutil.rmtree(partial / "warmup", ignore_errors=True)
     elif cfg.base_steps == 0:
-        model, tokenizer = miniature.shipped_base(PHRASES)
+        model, tokenizer = miniature_model.shipped_base(PHRASES)
         losses = read_json(miniature.SHIPPED / "made.json")["losses"]
     else:
-        model, tokenizer = miniature.train_base(
+        model, tokenizer = miniature_model.train_base(
             cfg.base_steps, cfg.base_batch_size, cfg.base_learning_rate, PHRASES, on_step=on_step
         )
     if not is_borrowed(cfg):

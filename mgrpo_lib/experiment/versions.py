@@ -28,7 +28,15 @@ NAMES = {
 
 # Code that a version stands for, as folders and files of ``mgrpo_lib``
 CODE = {
-    "training": ("method", "verifier", "tasks", "experiment/models.py", "experiment/train.py", "experiment/warmup.py"),
+    "training": (
+        "method",
+        "verifier",
+        "tasks",
+        "experiment/data.py",
+        "experiment/models.py",
+        "experiment/train.py",
+        "experiment/warmup.py",
+    ),
     "evaluation": ("experiment/evaluate.py", "experiment/controls.py"),
 }
 
