@@ -35,8 +35,7 @@ def load_file(path: str | Path) -> list[dict]:
             as they are written.
 
     Raises:
-        ValueError: what is wrong, with the line or row: no such file, not readable, no rows, a missing column, a CSV row
-            that does not fit its columns, an empty or nested question or answer.
+        ValueError: the file or one of its rows cannot be used; the message names the line or row and the fix.
     """
     path = Path(path)
     kind = path.suffix.lower()
@@ -44,9 +43,9 @@ def load_file(path: str | Path) -> list[dict]:
         raise ValueError(f"{path.name} is not a {', '.join(FILE_KINDS)} file")
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    read = {".jsonl": _json_lines, ".json": _json_list, ".csv": _csv_rows}[kind]
+    parse = {".jsonl": _json_lines, ".json": _json_list, ".csv": _csv_rows}[kind]
     try:
-        rows = [_checked(place, row) for place, row in read(path.read_text(encoding="utf-8-sig"))]
+        rows = [_checked(place, row) for place, row in parse(path.read_text(encoding="utf-8-sig"))]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} cannot be read: {error}; save it as UTF-8") from None
     except (ValueError, csv.Error) as error:
@@ -99,17 +98,17 @@ def _json_list(text: str) -> Iterator[tuple[str, Any]]:
 def _csv_rows(text: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Read CSV rows; refuse one that does not fit its columns, since an unquoted comma would shift the answer."""
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    columns = reader.fieldnames or []
+    reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
     separator = re.search(r"[;\t|]", columns[0]) if len(columns) == 1 else None
     if separator:
         raise ValueError(f"its columns are separated by {separator[0]!r}; save it with commas")
     for row in reader:
         place = f"line {reader.line_num}"
-        more = [cell for cell in row.pop(None, []) if cell.strip()]
-        fewer = [column for column, cell in row.items() if cell is None and column != ""]
-        if more or fewer:
+        unnamed = [row.pop("", None) or "", *row.pop(None, [])]  # spreadsheets write empty cells at the end
+        if "".join(unnamed).strip() or None in row.values():
+            cells = [cell for cell in [*row.values(), *unnamed] if cell]
             raise ValueError(
-                f"{place} has {'more' if more else 'fewer'} cells than the columns {', '.join(columns)}: "
-                f"{[*row.values(), *more]}; put a text with a comma into double quotes, and fill in what is missing"
+                f"{place} has the cells {cells}, and the columns are {', '.join(columns)}; put a text with a comma into "
+                "double quotes, and fill in what is missing"
             )
         yield place, row

@@ -28,16 +28,10 @@ def draw_different(
     split_of: Callable[[Any], str],
     write: Callable[[Any, random.Random], dict[str, str]],
 ) -> list[dict]:
-    """Draw `n` different problems of one split of a set.
+    """Draw `n` different problems of a set's split, as rows; the generator's seed is made of all three and `seed`.
 
     Args:
-        family: of the sets, for the source of the rows and for errors.
-        sets: valid names.
-        name: of the set.
-        split: one of `SPLITS`.
-        n: number of problems.
-        seed: of the generator.
-        draw: draws a problem, given how many there are already.
+        draw: draws a problem, given how many are kept so far.
         split_of: the split of a drawn problem.
         write: a drawn problem as question and answer; called only for those that are kept.
 

@@ -1,8 +1,8 @@
 """The miniature's problems: clock arithmetic with ten hours, where every result keeps its last digit only.
 
 - **Chains**, a start and labelled steps: ``7 a+8 b*3 c-5``. The solution is one equation a step, ``a7+8=5b5*3=5c5-5=0``.
-  The base model has a *misconception*: it mostly reads ``a*b`` as ``a+b``. So greedy decoding is wrong, and sampling is
-  sometimes right. A second attempt at a chain is no easier than the first.
+  The base model mostly reads ``a*b`` as ``a+b``, its *misconception*: greedy decoding is wrong, sampling sometimes right.
+  A second attempt is no easier than the first.
 - **Blanks**, chains with a missing digit and a target: ``7 a+? b-3 c+8 =4``. The solution is a guess and its check. Finding
   the digit at once is too hard for so small a model. Checking a guess is a chain, and fixing it takes one step more. The base
   model can fix its guess but mostly repeats it, so a second attempt can gain.
@@ -80,9 +80,8 @@ def random_blank(rng: random.Random, operands: tuple[int, int], operators: str =
 # ------------------------------------------------------------------------------------------- questions and completions
 def labelled(chain: str) -> str:
     """Write ``7+8*3`` as ``7 a+8 b*3``."""
-    return " ".join(
-        [chain[0], *(label + chain[i : i + 2] for label, i in zip(LABELS, range(1, len(chain), 2), strict=False))]
-    )
+    steps = (label + chain[2 * i + 1 : 2 * i + 3] for i, label in enumerate(LABELS[: len(chain) // 2]))
+    return " ".join([chain[0], *steps])
 
 
 def in_words(question: str) -> str:
@@ -148,13 +147,7 @@ def random_problem(
 
 
 def problems(name: str, split: str, n: int, seed: int = 0) -> list[dict]:
-    """Draw `n` different problems as ``question, answer, id, source``. No problem is in two splits.
-
-    Args:
-        name: a key of `SETS`. ``train`` mixes chains and blanks, two to one.
-        split: ``train``, ``validation`` or ``test``.
-        n: number of problems.
-        seed: of the generator.
+    """Draw `n` different problems of a set (a key of `SETS`); no problem is in two splits.
 
     Raises:
         ValueError: unknown set or split, or fewer than `n` different problems.

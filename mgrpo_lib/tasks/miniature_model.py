@@ -5,6 +5,7 @@ import re
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mgrpo_lib.tasks.miniature import LABELS, SHIPPED, WORDS, base_text
@@ -69,11 +70,7 @@ def train_base(steps: int, batch_size: int, learning_rate: float, phrases: list[
     """Train the base model on `base_text`, short chains first.
 
     Args:
-        steps: optimizer steps.
-        batch_size: texts a step.
         learning_rate: peak for embeddings and norms (AdamW), four times that for matrices (Muon); linear decay to 5%.
-        phrases: guiding phrases, each a token.
-        seed: of the weights and the texts.
         on_step: called with (step, steps, loss) after every step.
 
     Returns:
@@ -128,14 +125,13 @@ def base_batches(rng: random.Random, phrases: list[str], steps: int, batch_size:
 
 def _padded(tokenizer, texts: list[tuple[str, str]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return input ids and labels (rows, length); only completions and their end are learnt."""
-    prompts = tokenizer([prompt for prompt, _ in texts], add_special_tokens=False)["input_ids"]
-    completions = tokenizer([completion for _, completion in texts], add_special_tokens=False)["input_ids"]
-    rows = [
-        prompt + completion + [tokenizer.eos_token_id] for prompt, completion in zip(prompts, completions, strict=True)
-    ]
-    input_ids = torch.full((len(rows), max(map(len, rows))), tokenizer.pad_token_id)
-    labels = torch.full_like(input_ids, -100)
-    for i, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-        input_ids[i, : len(row)] = torch.tensor(row)
-        labels[i, len(prompt) : len(row)] = torch.tensor(row[len(prompt) :])
-    return input_ids, labels
+    input_ids, labels = [], []
+    for text in texts:
+        prompt, completion = tokenizer(list(text), add_special_tokens=False)["input_ids"]
+        completion.append(tokenizer.eos_token_id)
+        input_ids.append(torch.tensor(prompt + completion))
+        labels.append(torch.tensor([-100] * len(prompt) + completion))
+    return (
+        pad_sequence(input_ids, batch_first=True, padding_value=tokenizer.pad_token_id),
+        pad_sequence(labels, batch_first=True, padding_value=-100),
+    )

@@ -95,15 +95,7 @@ def split_of(text: str) -> str:
 
 
 def problems(name: str, split: str, n: int, seed: int = 0) -> list[dict]:
-    """Draw `n` different problems as ``question, answer, id, source`` and ``solution``, a worked answer.
-
-    No expression is in two splits, plain or as a story.
-
-    Args:
-        name: a key of `SETS`.
-        split: ``train``, ``validation`` or ``test``.
-        n: number of problems.
-        seed: of the generator.
+    """Draw `n` different problems of a set (a key of `SETS`), each with a worked solution; no expression is in two splits.
 
     Raises:
         ValueError: unknown set or split, or fewer than `n` different problems.
