@@ -55,7 +55,7 @@ def data_card(cfg: Config) -> dict[str, Any]:
     for name, rows in sets.items():
         held_out = rows if name != "train" else []
         if shared := overlap(train, held_out):
-            raise ValueError(f"{len(shared)} questions of {name} stand in the training set, the first: {shared[0]!r}")
+            raise ValueError(f"{len(shared)} questions of {name} are in the training set, the first: {shared[0]!r}")
         card[name] = {
             "rows": len(rows),
             "fingerprint": fingerprint(rows),

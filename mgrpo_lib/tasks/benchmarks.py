@@ -1,11 +1,11 @@
-r"""The real benchmarks: readers of their rows, checks against ``benchmarks.yaml``, and their known flaws.
+"""The real benchmarks: readers of their rows, checks against ``benchmarks.yaml``, and their known flaws.
 
 No benchmark text is shipped. A set comes from the Hub at a pinned revision, or from a folder of JSON lines with the Hub's
 field names. Both give the same rows, checked by a hash, and an altered set is refused.
 
-MATH-500 is a part of MATH's test split. OlympiadBench is the text-only, open-ended, English, mathematical part of its first
-release: 675 problems, as most papers use it. Its authors withdrew one, so the Hub's copy has 674; only that number is checked
-there. A flawed row stays in a test set, since without it the set would be another benchmark; `known_flaws` names them.
+OlympiadBench is the text-only, open-ended, English, mathematical part of its first release: 675 problems, as most papers use
+it. Its authors withdrew one, so the Hub's copy has 674; only that number is checked there. Flawed rows stay in a test set,
+since without them it would be another benchmark.
 """
 
 import hashlib

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from mgrpo_lib.tasks.names import nearest
+from mgrpo_lib.tasks.schema import in_schema
 
 SPLITS = ("train", "validation", "test")
 
@@ -28,7 +29,7 @@ def draw_different(
     split_of: Callable[[Any], str],
     write: Callable[[Any, random.Random], dict[str, str]],
 ) -> list[dict]:
-    """Draw `n` different problems of a set's split, as rows; the generator's seed is made of all three and `seed`.
+    """Draw `n` different problems of a set's split, with random numbers seeded by set, split and `seed`.
 
     Args:
         draw: draws a problem, given how many are kept so far.
@@ -52,8 +53,5 @@ def draw_different(
         raise ValueError(
             f"{family} set {name!r} has only {len(found)} problems in split {split!r}, not {n}; ask for fewer"
         )
-    rows = []
-    for i, row in enumerate(found.values()):
-        own = {"id": f"{name}-{split}-{i}", "source": f"{family}/{name}"}
-        rows.append({"question": row["question"], "answer": row["answer"], **own, **row})
-    return rows
+    rows = ({**row, "id": f"{split}-{i}"} for i, row in enumerate(found.values()))
+    return in_schema(rows, name, f"{family}/{name}")
