@@ -59,9 +59,9 @@ def own_mounts() -> list[str]:
 @pytest.fixture(scope="session")
 def tokenizer():
     from mgrpo_lib.method.prompts import PHRASES
-    from mgrpo_lib.tasks import miniature
+    from mgrpo_lib.tasks import miniature_model
 
-    return miniature.make_tokenizer(PHRASES)
+    return miniature_model.make_tokenizer(PHRASES)
 
 
 @pytest.fixture(scope="session")
@@ -70,11 +70,11 @@ def model_folder(tokenizer, tmp_path_factory):
     import torch
 
     from mgrpo_lib.method.prompts import PHRASES
-    from mgrpo_lib.tasks import miniature
+    from mgrpo_lib.tasks import miniature_model
 
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("model")
-    model, _ = miniature.train_base(steps=60, batch_size=48, learning_rate=5e-3, phrases=PHRASES)
+    model, _ = miniature_model.train_base(steps=60, batch_size=48, learning_rate=5e-3, phrases=PHRASES)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -28,7 +28,7 @@ AS_LOCKED = ("accelerate", "peft", "transformers", "trl")  # the trainer is test
 COLABS = ("matplotlib", "pandas", "pyarrow")  # its kernel has loaded them before the first cell runs
 FITS_WITH = {"datasets": "pyarrow"}  # where the one that stays is older than the lock's, so must this be
 REFUSED = {"torchao": "0.16"}  # where an older one is installed, peft makes no LoRA; nothing here uses it
-IMPORTS = "import mgrpo_lib.experiment.train, mgrpo_lib.experiment.controls, mgrpo_lib.tasks.datacard, mgrpo_lib.report.figures"
+IMPORTS = "import mgrpo_lib.experiment.train, mgrpo_lib.experiment.controls, mgrpo_lib.experiment.datacard, mgrpo_lib.report.figures"
 
 
 def project() -> dict:

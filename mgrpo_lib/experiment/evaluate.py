@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from mgrpo_lib.experiment.data import test_problems, validation_problems
 from mgrpo_lib.experiment.fingerprints import evaluation_key, finished_run, validation_key
 from mgrpo_lib.experiment.models import limit_threads, load_policy
 from mgrpo_lib.experiment.progress import clock, say
 from mgrpo_lib.experiment.settings import Config
 from mgrpo_lib.experiment.store import environment, finished, write_json, write_records
 from mgrpo_lib.method.prompts import PHRASES, check_context, correction_ids, guidance_ids, phrase_text
-from mgrpo_lib.tasks.data import test_problems, validation_problems
 from mgrpo_lib.verifier.reward import extract_answer, same_answer
 
 SECONDS_BETWEEN_LINES = 20.0

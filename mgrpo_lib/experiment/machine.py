@@ -42,7 +42,7 @@ def torch_facts():
         facts["bfloat16"] = torch.cuda.is_bf16_supported(including_emulation=False)
     return facts
 def experiment():
-    import mgrpo_lib.experiment.train, mgrpo_lib.experiment.controls, mgrpo_lib.tasks.datacard, mgrpo_lib.report.figures, papermill, ipykernel
+    import mgrpo_lib.experiment.train, mgrpo_lib.experiment.controls, mgrpo_lib.experiment.datacard, mgrpo_lib.report.figures, papermill, ipykernel
     from mgrpo_lib.experiment import store
     from mgrpo_lib.verifier.reward import same_answer
     store.environment()

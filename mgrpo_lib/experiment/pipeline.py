@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mgrpo_lib.experiment import fingerprints, machine, store, versions
+from mgrpo_lib.experiment import data, fingerprints, machine, store, versions
 from mgrpo_lib.experiment.progress import clock
 from mgrpo_lib.experiment.settings import (
     GENERATED,
@@ -29,7 +29,6 @@ from mgrpo_lib.experiment.settings import (
     load_config,
     parse_seeds,
 )
-from mgrpo_lib.tasks import data
 from mgrpo_lib.tasks.benchmarks import SETS
 
 NOTEBOOKS = ROOT / "notebooks"

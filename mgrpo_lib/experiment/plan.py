@@ -90,7 +90,7 @@ QUESTIONS = {
     "sums_long": (23, 27),
     "sums_story": (36, 52),
 }
-# the first 1,900 questions of MATH, in the order in which `mgrpo_lib.tasks.data.draw` takes them, have no longer one than this
+# the first 1,900 questions of MATH, in the order in which `mgrpo_lib.tasks.decontamination.draw` takes them, have no longer one than this
 FIRST_QUESTIONS = {"math": (1900, 1010)}
 OWN_QUESTIONS, MINIATURE_QUESTIONS = (100, 400), (10, 24)
 # tokens of turns and the paper's system prompt; of the longest guiding phrase. The miniature's: 2 and 1

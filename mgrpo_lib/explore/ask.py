@@ -21,7 +21,7 @@ from mgrpo_lib.method.prompts import PHRASES, phrase_text
 from mgrpo_lib.report import rounds
 from mgrpo_lib.report.statistics import accuracy_interval, estimate
 from mgrpo_lib.report.tables import percent
-from mgrpo_lib.tasks import miniature
+from mgrpo_lib.tasks.miniature_model import shipped_base
 
 NOT_ITS_SIGNS = (
     "the miniature reads its own signs alone: chains such as '7 a+8 b*3', their words 'seven a plus eight', and blanks such as "
@@ -48,7 +48,7 @@ def load(model: str | Config = "miniature", adapter: str | None = None, **settin
     if model == MINIATURE:
         cfg = load_config("cpu", arm="base", **settings)
         limit_threads(cfg)
-        return Examinee(cfg, *miniature.shipped_base(PHRASES))
+        return Examinee(cfg, *shipped_base(PHRASES))
     text = {"train_data": "sums", "benchmarks": ["sums"], "max_completion_length": 512}  # the data is not used
     cfg = load_config("cpu", arm="base", **{**text, **settings, "model": model})
     loaded, tokenizer = load_base(cfg, cfg.model_location), load_tokenizer(cfg, cfg.model_location)

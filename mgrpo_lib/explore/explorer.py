@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo_lib.experiment import store
-from mgrpo_lib.experiment.settings import ROOT, nearest, profile_names
+from mgrpo_lib.experiment.settings import ROOT, profile_names
 from mgrpo_lib.method.prompts import phrase_text
 from mgrpo_lib.report.statistics import group_advantages
 from mgrpo_lib.report.tables import NAMES, name_of
+from mgrpo_lib.tasks.names import nearest
 
 TRANSITIONS = {  # right or wrong at attempt 1 and at attempt 2
     "wrong to right": (False, True),

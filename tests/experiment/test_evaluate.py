@@ -5,9 +5,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mgrpo_lib.experiment import evaluate
+from mgrpo_lib.experiment.data import validation_problems
 from mgrpo_lib.experiment.settings import load_config
 from mgrpo_lib.method.prompts import PHRASES, correction_ids, correction_prompt, first_prompt
-from mgrpo_lib.tasks.data import validation_problems
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from mgrpo_lib.experiment import pipeline as runner
 from mgrpo_lib.experiment import plan, store
 from mgrpo_lib.experiment.settings import ROOT, ConfigError, load_config, profile_names
 from mgrpo_lib.method.prompts import PHRASES
-from mgrpo_lib.tasks import miniature
+from mgrpo_lib.tasks import miniature, miniature_model
 
 T4, L4, A100 = plan.GPUS[:3]
 
@@ -41,7 +41,7 @@ def test_parameters_of_the_miniature_are_those_of_its_weights(tmp_path):
     real = load_base(cfg, str(miniature.SHIPPED))
     assert plan.model_of(cfg).parameters == sum(p.numel() for p in real.parameters())
     folder = shutil.copytree(miniature.SHIPPED, tmp_path / "own")
-    miniature.make_tokenizer(PHRASES).save_pretrained(folder)
+    miniature_model.make_tokenizer(PHRASES).save_pretrained(folder)
     own = load_config("smoke", model=str(folder), train_data="gsm8k", benchmarks=["gsm8k"])
     assert plan.model_of(own) == plan.model_of(cfg)
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from mgrpo_lib.experiment import evaluate, store
+from mgrpo_lib.experiment.data import test_problems as problems_of  # pytest would take the name for a test
 from mgrpo_lib.experiment.settings import ROOT, load_config
 from mgrpo_lib.experiment.train import train, train_base
 from mgrpo_lib.explore.ask import answer_in_rounds, compare, correct, load, measure_rounds
 from mgrpo_lib.method.prompts import PHRASES
 from mgrpo_lib.report import rounds
 from mgrpo_lib.report.statistics import accuracy_interval
-from mgrpo_lib.tasks.data import test_problems as problems_of  # pytest would take the name for a test
 from tests.experiment.test_own_model import chat_model as chat_model  # a fixture
 
 FIELDS = ("text", "answer", "correct", "tokens", "truncated")

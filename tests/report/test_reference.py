@@ -11,7 +11,7 @@ import pytest
 from mgrpo_lib.experiment import fingerprints, store, versions
 from mgrpo_lib.experiment.settings import ROOT, load_config
 from mgrpo_lib.report import tables as report
-from mgrpo_lib.tasks.miniature import P_MEND
+from mgrpo_lib.tasks.miniature import P_FIX
 
 pytestmark = pytest.mark.committed
 CFG = load_config("cpu", arm="base")
@@ -239,7 +239,7 @@ def test_what_readme_says_at_its_head_is_what_the_verdicts_say(summary):
     ]
     low, high = (100 * bound for bound in warm["ci"])
     assert f"its gain over matched GRPO is {100 * warm['difference']:.1f} [{low:.1f}, {high:.1f}] points" in README
-    assert P_MEND == 0.4 and "texts that mend four of ten wrong guesses" in README
+    assert P_FIX == 0.4 and "texts that mend four of ten wrong guesses" in README
 
 
 def test_what_readme_says_of_the_real_benchmarks_is_what_the_manifest_says():
