@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from mgrpo_lib.experiment.evaluate import Examinee, two_attempts
+from mgrpo_lib.experiment.evaluate import Evaluator, two_attempts
 from mgrpo_lib.experiment.settings import ROOT, load_config
 from mgrpo_lib.experiment.train import train_base
 from mgrpo_lib.method.prompts import PHRASES, guidance
@@ -114,17 +114,17 @@ def test_the_base_model_that_comes_with_the_library_is_what_the_experiment_needs
     """Greedily it is wrong on many chains and repeats its guesses at blanks; sampled, it mends some of them."""
     cfg = load_config("cpu", arm="base", output_root=str(tmp_path))
     train_base(cfg)
-    examinee, problems = Examinee.load(cfg), validation_problems(cfg)
+    evaluator, problems = Evaluator.load(cfg), validation_problems(cfg)
     blank = [i for i, problem in enumerate(problems) if "?" in problem["question"]]
     chains = [i for i in range(len(problems)) if i not in blank]
-    records = two_attempts(examinee, problems)
+    records = two_attempts(evaluator, problems)
     assert 0.25 <= sum(records[i]["correct_1"] for i in chains) / len(chains) <= 0.60
     assert sum(records[i]["answer_1"] == records[i]["answer_2"] for i in blank) / len(blank) >= 0.9
     torch.manual_seed(0)
-    prompts = examinee.questions(problems)
-    first = examinee.attempt(prompts, temperature=1.0)
-    second = examinee.attempt(examinee.corrections(prompts, first), temperature=1.0)
-    marks = [examinee.mark(problems, completions) for completions in (first, second)]
+    prompts = evaluator.questions(problems)
+    first = evaluator.attempt(prompts, temperature=1.0)
+    second = evaluator.attempt(evaluator.corrections(prompts, first), temperature=1.0)
+    marks = [evaluator.grade(problems, completions) for completions in (first, second)]
     wrong = [i for i in blank if not marks[0][i]["correct"]]
     mended = sum(marks[1][i]["correct"] for i in wrong) / len(wrong)
     assert 0.10 <= mended <= 0.50
