@@ -45,7 +45,7 @@ def compute_dtype(cpu: bool, wanted: str = "auto") -> tuple[torch.dtype, str]:
     """
     old_gpu = not cpu and not torch.cuda.is_bf16_supported(including_emulation=False)
     if wanted == "bfloat16" and old_gpu:
-        raise ConfigError("dtype=bfloat16: this GPU is older than Ampere and has none; set dtype=auto for float16")
+        raise ConfigError("dtype=bfloat16: this GPU is older than Ampere and has none; dtype=auto takes float16 there")
     if wanted != "auto":
         return getattr(torch, wanted), f"{wanted}: as dtype says"
     if cpu:
