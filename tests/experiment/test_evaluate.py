@@ -6,9 +6,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mgrpo_lib.experiment import evaluate, store
 from mgrpo_lib.experiment.settings import ROOT, load_config
+from mgrpo_lib.experiment.train import train_base
 from mgrpo_lib.method.prompts import PHRASES, correction_ids, correction_prompt
 from mgrpo_lib.tasks.data import validation_problems
-from mgrpo_lib.tasks.miniature import shipped_base
 
 CFG = load_config("smoke", arm="base")
 PROBLEMS = validation_problems(CFG)
@@ -56,12 +56,13 @@ def test_second_attempt_is_paired_with_its_own_draft(evaluator, records, monkeyp
 
 
 @pytest.mark.committed
-def test_the_shipped_base_model_gives_the_committed_records():
-    cfg = load_config("cpu", arm="base")
+def test_the_shipped_base_model_gives_the_committed_records(tmp_path):
+    cfg = load_config("cpu", arm="base", output_root=str(tmp_path))
+    train_base(cfg)
     committed = store.read_jsonl(ROOT / "results" / "cpu" / "records" / "base.jsonl.gz")
     problems = [problem for problem in evaluate.all_problems(cfg) if problem["id"].endswith("7")]
     expected = {record["id"]: record for record in committed}
-    found = evaluate.two_attempts(evaluate.Evaluator(cfg, *shipped_base(PHRASES)), problems)
+    found = evaluate.two_attempts(evaluate.Evaluator.load(cfg), problems)
     assert len(found) > 50
     for problem, record in zip(problems, found, strict=True):
         assert {"benchmark": problem["benchmark"], **record} == expected[record["id"]]
