@@ -1,6 +1,6 @@
 """Ask a model a question and watch it correct itself, and measure what more rounds of that bring.
 
-Prompts, lengths and decoding are `mgrpo_lib.experiment.evaluate.Examinee`'s: attempts 1 and 2 are those of the experiment. Every
+Prompts, lengths and decoding are `mgrpo_lib.experiment.evaluate.Evaluator`'s: attempts 1 and 2 are those of the experiment. Every
 further round is a second attempt once more: it sees the question, the attempt before it and the guiding phrase, and
 nothing of what came earlier. (An arm of three layers is trained on all of it; a model of two has never seen more than
 one draft.)
@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from mgrpo_lib.experiment import fingerprints, store
-from mgrpo_lib.experiment.evaluate import Examinee, all_problems, two_attempts
+from mgrpo_lib.experiment.evaluate import Evaluator, all_problems, two_attempts
 from mgrpo_lib.experiment.models import MINIATURE, limit_threads, load_base, load_tokenizer
 from mgrpo_lib.experiment.settings import Config, load_config
 from mgrpo_lib.explore.explorer import Attempts
@@ -29,7 +29,7 @@ NOT_ITS_SIGNS = (
 )
 
 
-def load(model: str | Config = "miniature", adapter: str | None = None, **settings) -> Examinee:
+def load(model: str | Config = "miniature", adapter: str | None = None, **settings) -> Evaluator:
     """A model that can be asked.
 
     Args:
@@ -44,11 +44,11 @@ def load(model: str | Config = "miniature", adapter: str | None = None, **settin
         mgrpo_lib.experiment.settings.ConfigError: neither a folder nor a model that the hub gives out, or an unknown setting.
     """
     if isinstance(model, Config):
-        return Examinee.load(model)
+        return Evaluator.load(model)
     if model == MINIATURE:
         cfg = load_config("cpu", arm="base", **settings)
         limit_threads(cfg)
-        return Examinee(cfg, *shipped_base(PHRASES))
+        return Evaluator(cfg, *shipped_base(PHRASES))
     text = {"train_data": "sums", "benchmarks": ["sums"], "max_completion_length": 512}  # the data is not used
     cfg = load_config("cpu", arm="base", **{**text, **settings, "model": model})
     loaded, tokenizer = load_base(cfg, cfg.model_location), load_tokenizer(cfg, cfg.model_location)
@@ -56,11 +56,11 @@ def load(model: str | Config = "miniature", adapter: str | None = None, **settin
         from peft import PeftModel
 
         loaded = PeftModel.from_pretrained(loaded, adapter)
-    return Examinee(cfg, loaded.eval(), tokenizer)
+    return Evaluator(cfg, loaded.eval(), tokenizer)
 
 
 def answer_in_rounds(
-    examinee: Examinee,
+    evaluator: Evaluator,
     problems: list[dict],
     count: int,
     phrase: int | str | None = None,
@@ -70,11 +70,11 @@ def answer_in_rounds(
 
     Args:
         problems: with ``question`` and ``answer``.
-        phrase: number of the guiding phrase (1 to 7) or a text of your own; None: as the examinee's profile says.
+        phrase: number of the guiding phrase (1 to 7) or a text of your own; None: as the evaluator's profile says.
         temperature: 0: greedy.
 
     Returns:
-        (rounds, problems) of ``text, answer, correct, tokens, truncated``, as `Examinee.mark` gives them.
+        (rounds, problems) of ``text, answer, correct, tokens, truncated``, as `Evaluator.grade` gives them.
 
     Raises:
         ValueError: fewer than one round; a question or phrase that the miniature cannot read, or one too long for the
@@ -82,28 +82,28 @@ def answer_in_rounds(
     """
     if count < 1:
         raise ValueError(f"{count} rounds; ask for one or more")
-    prompts = examinee.questions(problems)
-    if examinee.cfg.template == "miniature":
+    prompts = evaluator.questions(problems)
+    if evaluator.cfg.template == "miniature":
         for problem, ids in zip(problems, prompts, strict=True):
-            _check_signs(examinee, problem["question"], ids)
+            _check_signs(evaluator, problem["question"], ids)
         if isinstance(phrase, str) and phrase not in PHRASES:
             raise ValueError(f"to the miniature each of its phrases is one sign, and it knows these alone: {PHRASES}")
-    completions = examinee.attempt(prompts, temperature)
-    marks = [examinee.mark(problems, completions)]
+    completions = evaluator.attempt(prompts, temperature)
+    marks = [evaluator.grade(problems, completions)]
     for _ in range(count - 1):
-        completions = examinee.attempt(examinee.corrections(prompts, completions, phrase), temperature)
-        marks.append(examinee.mark(problems, completions))
+        completions = evaluator.attempt(evaluator.corrections(prompts, completions, phrase), temperature)
+        marks.append(evaluator.grade(problems, completions))
     return marks
 
 
-def _check_signs(examinee: Examinee, text: str, ids: list[int]) -> None:
+def _check_signs(evaluator: Evaluator, text: str, ids: list[int]) -> None:
     """Refuses what the miniature's tokenizer would turn into padding, silently."""
-    if examinee.tokenizer.pad_token_id in ids:
+    if evaluator.tokenizer.pad_token_id in ids:
         raise ValueError(NOT_ITS_SIGNS.format(text=text))
 
 
 def correct(
-    examinee: Examinee,
+    evaluator: Evaluator,
     question: str,
     rounds: int = 2,
     gold: str | None = None,
@@ -124,24 +124,24 @@ def correct(
     """
     torch.manual_seed(seed)
     problem = {"question": question, "answer": "" if gold is None else str(gold)}
-    marks = [mark for (mark,) in answer_in_rounds(examinee, [problem], rounds, phrase, temperature)]
+    marks = [mark for (mark,) in answer_in_rounds(evaluator, [problem], rounds, phrase, temperature)]
     if gold is None:
         marks = [{**mark, "correct": None} for mark in marks]
     return Attempts(
         question,
         marks,
-        phrase_text(examinee.cfg.eval_phrase if phrase is None else phrase),
+        phrase_text(evaluator.cfg.eval_phrase if phrase is None else phrase),
         None if gold is None else str(gold),
     )
 
 
-def compare(models: dict[str, Examinee], problems: list[dict]) -> pd.DataFrame:
+def compare(models: dict[str, Evaluator], problems: list[dict]) -> pd.DataFrame:
     """Both attempts of several models at the same problems, in percent, and what each differs from the first of them;
     95% intervals over the problems (models, and seeds, are taken as they are).
     """
     rows, first = [], None
-    for name, examinee in models.items():
-        records = two_attempts(examinee, problems)
+    for name, evaluator in models.items():
+        records = two_attempts(evaluator, problems)
         right = [np.array([record[f"correct_{k}"] for record in records], dtype=float) for k in (1, 2)]
         row = {"model": name}
         for k, own in enumerate(right, 1):
@@ -173,7 +173,7 @@ def measure_rounds(cfg: Config, count: int = rounds.ROUNDS) -> dict:
         if store.finished(manifest, key):
             continue
         start, problems = time.monotonic(), all_problems(run)
-        marks = answer_in_rounds(Examinee.load(run), problems, count)
+        marks = answer_in_rounds(Evaluator.load(run), problems, count)
         fields = ("answer", "correct", "tokens", "truncated")
         records = [
             {"benchmark": problem["benchmark"], "id": problem["id"]}

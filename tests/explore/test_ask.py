@@ -34,15 +34,15 @@ def test_the_first_two_rounds_are_the_two_attempts_of_the_experiment(base):
     for k in (1, 2):
         assert found[k - 1] == [{name: record[f"{name}_{k}"] for name in FIELDS} for record in expected]
     again = base.attempt(base.corrections(base.questions(problems), [tokens(base, mark) for mark in found[1]]))
-    assert found[2] == base.mark(problems, again), "a third one sees the second attempt as that saw the first"
+    assert found[2] == base.grade(problems, again), "a third one sees the second attempt as that saw the first"
     one = correct(base, problems[0]["question"], gold=problems[0]["answer"])
     assert one.attempts == [found[0][0], found[1][0]]
     assert one.phrase == PHRASES[0]
 
 
-def tokens(examinee, mark: dict) -> list[int]:
-    ids = examinee.tokenizer(mark["text"], add_special_tokens=False)["input_ids"]
-    return ids if mark["truncated"] else [*ids, examinee.tokenizer.eos_token_id]
+def tokens(evaluator, mark: dict) -> list[int]:
+    ids = evaluator.tokenizer(mark["text"], add_special_tokens=False)["input_ids"]
+    return ids if mark["truncated"] else [*ids, evaluator.tokenizer.eos_token_id]
 
 
 def test_the_gold_answer_is_for_the_verdict_alone(base):

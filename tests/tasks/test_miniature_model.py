@@ -9,7 +9,7 @@ import torch
 from transformers import AutoTokenizer
 
 from mgrpo_lib.experiment.data import validation_problems
-from mgrpo_lib.experiment.evaluate import Examinee, two_attempts
+from mgrpo_lib.experiment.evaluate import Evaluator, two_attempts
 from mgrpo_lib.experiment.settings import load_config
 from mgrpo_lib.experiment.train import train_base
 from mgrpo_lib.method.prompts import PHRASES, guidance
@@ -54,16 +54,16 @@ def test_the_shipped_base_model_has_the_errors_that_the_experiment_needs(tmp_pat
     """Greedily it is wrong on many chains and repeats its guesses at blanks; sampled, it fixes some of them."""
     cfg = load_config("cpu", arm="base", output_root=str(tmp_path))
     train_base(cfg)
-    examinee, problems = Examinee.load(cfg), validation_problems(cfg)
+    evaluator, problems = Evaluator.load(cfg), validation_problems(cfg)
     blank = [i for i, problem in enumerate(problems) if "?" in problem["question"]]
     chains = [i for i in range(len(problems)) if i not in blank]
-    records = two_attempts(examinee, problems)
+    records = two_attempts(evaluator, problems)
     assert 0.25 <= sum(records[i]["correct_1"] for i in chains) / len(chains) <= 0.60
     assert sum(records[i]["answer_1"] == records[i]["answer_2"] for i in blank) / len(blank) >= 0.9
     torch.manual_seed(0)
-    prompts = examinee.questions(problems)
-    first = examinee.attempt(prompts, temperature=1.0)
-    second = examinee.attempt(examinee.corrections(prompts, first), temperature=1.0)
-    marks = [examinee.mark(problems, completions) for completions in (first, second)]
-    wrong = [i for i in blank if not marks[0][i]["correct"]]
-    assert 0.10 <= sum(marks[1][i]["correct"] for i in wrong) / len(wrong) <= 0.50
+    prompts = evaluator.questions(problems)
+    first = evaluator.attempt(prompts, temperature=1.0)
+    second = evaluator.attempt(evaluator.corrections(prompts, first), temperature=1.0)
+    grades = [evaluator.grade(problems, completions) for completions in (first, second)]
+    wrong = [i for i in blank if not grades[0][i]["correct"]]
+    assert 0.10 <= sum(grades[1][i]["correct"] for i in wrong) / len(wrong) <= 0.50
