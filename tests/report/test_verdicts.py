@@ -8,12 +8,12 @@ import shutil
 
 import numpy as np
 import pytest
+from mgrpo_lib.report.paper import TABLE_2, paper_table
 
 from mgrpo_lib.experiment import fingerprints, store
 from mgrpo_lib.experiment.settings import load_config
 from mgrpo_lib.report import tables as report
 from mgrpo_lib.report import verdicts as evidence
-from mgrpo_lib.report.paper import TABLE_2, paper_table
 from mgrpo_lib.report.records import Records
 
 SETTINGS = {
