@@ -34,7 +34,7 @@ def flows_figure(summary: dict) -> plt.Figure:
     handles = [
         style.key("right (arm's colour)", marker="s", color=style.INK, lw=0),
         style.key("wrong", marker="s", color=style.SOFT, lw=0),
-        style.key("mended, + %", color=style.VERDICT_COLORS["supported"], lw=4),
+        style.key("fixed, + %", color=style.VERDICT_COLORS["supported"], lw=4),
         style.key("broken, - %", color=style.VERDICT_COLORS["refuted"], lw=4),
     ]
     style.finish(figure, style.where(summary), "", handles)

@@ -178,7 +178,7 @@ def transitions_figure(summary: dict) -> plt.Figure:
         _name_rows(axis, map(name_of, arms))
         _points_axis(axis, ends)
         axis.xaxis.set_major_formatter(lambda points, _: f"{abs(points):.0f}")
-    labels = {"i_to_c": "wrong to right (mended)", "c_to_i": "right to wrong (broken)"}
+    labels = {"i_to_c": "wrong to right (fixed)", "c_to_i": "right to wrong (broken)"}
     handles = [
         style.key(labels[name], color=color, marker=marker, lw=1.5) for name, (_, color, marker) in shares.items()
     ]

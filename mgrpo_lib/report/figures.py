@@ -172,7 +172,7 @@ def collapse_curves(cfg: Config, window: int = 15) -> plt.Figure:
         "copied": "copies of the draft",
         "answer_changed": "another answer",
         "edit_distance": "edit distance",
-        "fixed": "wrong drafts mended",
+        "fixed": "wrong drafts fixed",
         "broken": "right drafts broken",
     }
     figure, axes, spare = style.panels(list(shown.values()), 1.75)
@@ -202,7 +202,7 @@ def training_curves(steps: pd.DataFrame, title: str, window: int = 15) -> plt.Fi
     colors = [style.COLORS["grpo_matched"], style.COLORS["mgrpo"], *style.OTHER_COLORS]
     layers = [column.removesuffix("reward") for column in steps if column == "reward" or column.endswith("/reward")]
     labels = ["first attempts", "corrections", *(f"layer {i + 3}" for i in range(len(layers)))]
-    fixed = ("layer2/fixed", "mended", style.VERDICT_COLORS["supported"])
+    fixed = ("layer2/fixed", "fixed", style.VERDICT_COLORS["supported"])
     broken = ("layer2/broken", "broken", style.VERDICT_COLORS["refuted"])
     alike = ("frac_reward_zero_std", "all right or all wrong", style.VERDICT_COLORS["undecided"])
     lengths = [(f"{layer}completions/mean_length", "", color) for layer, color in zip(layers, colors, strict=False)]

@@ -75,7 +75,7 @@ def block(cfg: Config) -> str:
         FileNotFoundError: a result file is missing.
     """
     content, template = store.read_json(cfg.results / "summary.json"), BLOCKS[cfg.profile][1]
-    facts = {"summary": content, "tables": tables.tables(content)}
+    facts = {"summary": content, "tables": tables.tables(content), "captions": captions(content)}
     if template == "results":
         timing, rounds = (cfg.results / f"{name}.json" for name in ("timing", "rounds"))
         took = store.read_json(timing) if timing.exists() else None
@@ -104,13 +104,15 @@ def is_reference(cfg: Config) -> bool:
     return fingerprints.summary_key(cfg) == fingerprints.summary_key(load_config(cfg.profile, arm="base"))
 
 
-def fixed_example(cfg: Config) -> dict[str, Any]:
+def fixed_example(cfg: Config) -> dict[str, Any] | None:
     """Find the first wrong draft that MGRPO's first seed put right, on the benchmark where it does so most."""
     run = cfg.of_arm(verdicts.METHOD, cfg.seeds[0])
     manifest = run.results / "records" / f"{run.run_name}.json"
     rows = store.read_records(manifest, records.fingerprint(fingerprints.evaluation_key, run, manifest))
     fixed = [row for row in rows if row["correct_2"] and not row["correct_1"]]
-    ((most, _),) = Counter(row["benchmark"] for row in fixed).most_common(1)
+    if not fixed:
+        return None
+    most = Counter(row["benchmark"] for row in fixed).most_common(1)[0][0]
     one = next(row for row in fixed if row["benchmark"] == most)
     return {**one, "run": run.run_name, "phrase": phrase_text(run.eval_phrase)}
 

@@ -101,9 +101,9 @@ def change_table(summary: dict) -> pd.DataFrame:
             "copies, %": percent(row["copied"]),
             "other answer, %": percent(row["answer_changed"]),
             "edit distance, %": percent(row["edit_distance"]),
-            "wrong answers mended, %": percent(row["i_to_c_of_wrong"]),
+            "wrong answers fixed, %": percent(row["i_to_c_of_wrong"]),
             "right answers broken, %": percent(row["c_to_i_of_right"]),
-            "of the mended: draft cut off or without answer, %": percent(row["mended_unfinished"]),
+            "of the fixed: draft cut off or without answer, %": percent(row["mended_unfinished"]),
             "McNemar p, each seed": ", ".join(f"{p:.2g}" for p in row["mcnemar"]),
         }
         for row in summary["rows"]

@@ -155,20 +155,6 @@ def test_one_word_for_a_hypothesis(verdicts, word):
     assert evidence.overall([{"hypothesis": "H1", "verdict": verdict} for verdict in verdicts]) == {"H1": word}
 
 
-def test_the_headline_by_an_independent_few_lines(made_up, summary):
-    for benchmark in made_up.cfg.benchmarks:
-        gains = []
-        for seed in made_up.cfg.seeds:
-            ours, theirs = (
-                {row["id"]: row["correct_2"] for row in rows_of(made_up.cfg, "records", f"{arm}-seed{seed}") if row["benchmark"] == benchmark}
-                for arm in ("mgrpo", "grpo_matched")
-            )  # fmt: skip
-            gains += [ours[problem] - theirs[problem] for problem in ours]
-        found = next(r for r in summary["hypotheses"] if (r["hypothesis"], r["benchmark"]) == ("H2", benchmark))
-        assert found["difference"] == pytest.approx(sum(gains) / len(gains))
-        assert found["ci"][0] < found["difference"] < found["ci"][1] and found["verdict"] == "supported"
-
-
 def test_made_up_truths_are_found(summary):
     assert summary["verdicts"]["H2"] == summary["verdicts"]["H3"] == "supported"
     assert summary["verdicts"]["H1"] in ("undecided", "refuted") and summary["verdicts"]["H4"] == "supported"
@@ -176,6 +162,7 @@ def test_made_up_truths_are_found(summary):
     assert not any(summary["not_beaten"].values())
     assert ", ".join(summary["params"]["benchmarks"]) in pages.self_correction(summary)
     for row in summary["hypotheses"]:
+        assert row["ci"][0] < row["difference"] < row["ci"][1]
         assert (row["p_holm"] >= 0.05) == ("detectable" in row), "what was not significant says what could have been"
         assert row["p_holm"] >= row["p"]
 
@@ -210,13 +197,13 @@ def test_swapped_arms_are_refused(copied):
     left, right = (path.with_suffix(".jsonl.gz").read_bytes() for path in (ours, theirs))
     ours.with_suffix(".jsonl.gz").write_bytes(right)
     theirs.with_suffix(".jsonl.gz").write_bytes(left)
-    with pytest.raises(ValueError, match="not those of their manifest"):
+    with pytest.raises(ValueError, match="mgrpo-seed0.json"):
         summarise(cfg)
     for path in (ours, theirs):  # the manifests, too
         path.with_suffix(".json").rename(path.with_suffix(".moved"))
     ours.with_suffix(".moved").rename(theirs.with_suffix(".json"))
     theirs.with_suffix(".moved").rename(ours.with_suffix(".json"))
-    with pytest.raises(FileNotFoundError, match="no records made with these parameters"):
+    with pytest.raises(FileNotFoundError, match="seed0.json"):
         summarise(cfg)
 
 
@@ -243,14 +230,14 @@ def test_attempts_paired_with_other_problems_are_refused(copied):
     rows = rows_of(cfg, "records", "mgrpo-seed0")
     manifest = cfg.results / "records" / "mgrpo-seed0.json"
     store.write_records(manifest, fingerprints.evaluation_key(run), rows[1:] + rows[:1])
-    with pytest.raises(ValueError, match="tested on other problems than the rest"):
+    with pytest.raises(ValueError, match="arm mgrpo, seed 0"):
         Records(cfg)
     store.write_records(manifest, fingerprints.evaluation_key(run), rows)
     group = cfg.of_arm("mgrpo", 0)
     file = cfg.results / "controls" / "seed0.json"
     controls = rows_of(cfg, "controls", "seed0")
     store.write_records(file, fingerprints.controls_key(group), controls[1:] + controls[:1])
-    with pytest.raises(ValueError, match="is not of the problems of the set"):
+    with pytest.raises(ValueError, match="of mgrpo on chains"):
         summarise(cfg)
 
 
