@@ -66,16 +66,15 @@ def run() -> int:
 def redraw(cfg) -> int:
     """Tables, figures and, for the reference run, README's results."""
     from mgrpo_lib.experiment import store
-    from mgrpo_lib.report import figures, rounds  # matplotlib and pandas
-    from mgrpo_lib.report import tables as report
+    from mgrpo_lib.report import figures, pages, rounds, summary  # matplotlib and pandas
 
     with store.only_one(cfg.results):
-        report.summarise(cfg)
+        summary.summarise(cfg)
         for path in figures.draw_all(cfg):
             print(path)
         if rounds.measured(cfg):
             rounds.summarise(cfg)
-        if report.is_reference(cfg) and report.update_readme(cfg):
+        if pages.is_reference(cfg) and pages.update_readme(cfg):
             print("README.md: results updated")
     print((cfg.results / "table.md").read_text(encoding="utf-8"))
     return 0
