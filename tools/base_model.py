@@ -1,4 +1,4 @@
-"""Trains the miniature's base model that comes with the library, and writes it to mgrpo_lib/miniature_base/."""
+"""Train the miniature's base model that comes with the library, into mgrpo_lib/tasks/miniature_base/."""
 
 import json
 import platform
