@@ -6,6 +6,7 @@ PARAMS ?=
 MODEL ?=
 PYTHON ?=
 WORKERS ?=
+RESULTS ?= results/cpu
 BIN = .venv/bin
 RUN = $(BIN)/python -m mgrpo_lib
 OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(MODEL),--model "$(MODEL)") $(if $(PARAMS),--params "$(PARAMS)")
@@ -68,9 +69,9 @@ format: $(READY)  ## let ruff fix and format everything
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-html: $(READY)  ## docs/ and the notebooks as pages in site/; PROFILE names the results they show (a minute, no network)
-	@PROFILE="$(PROFILE)" $(BIN)/sphinx-build -q -W --keep-going docs $(or $(OUT),site)
-	@echo "open $(or $(OUT),site)/index.html"
+html: $(READY)  ## docs/ and notebooks as pages in site/, executed ones of RESULTS=results/cpu (a minute, no network)
+	@RESULTS="$(RESULTS)" $(BIN)/sphinx-build -q -W --keep-going docs site
+	@echo "open site/index.html"
 
 architecture: $(READY)  ## draw docs/architecture.svg from the imports of the code
 	@$(BIN)/python tools/architecture.py
@@ -108,7 +109,8 @@ lock: $(TOOLS)/uv  ## requirements.lock from pyproject.toml; present pins stay, 
 licences: $(TOOLS)/uv  ## LICENCES.md: the licence of every locked package, by its own metadata
 	@sed '/^|/,$$d' LICENCES.md > .licences
 	@$(TOOLS)/pip-licenses --python $(BIN)/python --with-system --from mixed --format markdown \
-		--packages $$(sed -nE 's/==.*//p' requirements.lock) >> .licences
+		--packages $$(sed -nE 's/==.*//p' requirements.lock) \
+		| sed -E 's/\+[a-z0-9]+ / /; s/ +/ /g; s/-{4,}/---/g' >> .licences
 	@mv .licences LICENCES.md
 
 audit: $(TOOLS)/uv  ## known vulnerabilities of the locked packages; fails on what cannot be looked up
