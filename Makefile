@@ -98,20 +98,18 @@ $(TOOLS)/uv: $(READY)
 
 # One line a package for both Pythons: no markers, no build tags, nothing that torch's CUDA builds pin themselves
 lock: $(TOOLS)/uv  ## requirements.lock from pyproject.toml; present pins stay, UPGRADE=1 takes the newest
-	@grep '^#' requirements.lock > .lock-header
+	@cp requirements.lock .lock
 	@$(TOOLS)/uv pip compile pyproject.toml --extra dev --universal --fork-strategy fewest --python-version 3.11 \
-		--quiet --no-header --no-annotate $(if $(UPGRADE),--upgrade) --output-file requirements.lock
-	@sed -E 's/ ;.*//; s/\+.*//; /^(nvidia-|cuda-|triton=)/d' requirements.lock | cat .lock-header - > .lock
-	@mv .lock requirements.lock
-	@rm .lock-header
+		--quiet --no-header --no-annotate $(if $(UPGRADE),--upgrade) --output-file .lock
+	@{ grep '^#' requirements.lock; sed -E 's/ ;.*//; s/\+.*//; /^(nvidia-|cuda-|triton=)/d' .lock; } > .new
+	@mv .new requirements.lock; rm .lock
 	@echo "requirements.lock: $$(grep -c == requirements.lock) packages; next: make setup licences"
 
 licences: $(TOOLS)/uv  ## LICENCES.md: the licence of every locked package, by its own metadata
-	@sed '/^|/,$$d' LICENCES.md > .licences
-	@$(TOOLS)/pip-licenses --python $(BIN)/python --with-system --from mixed --format markdown \
-		--packages $$(sed -nE 's/==.*//p' requirements.lock) \
-		| sed -E 's/\+[a-z0-9]+ / /; s/ +/ /g; s/-{4,}/---/g' >> .licences
-	@mv .licences LICENCES.md
+	@$(TOOLS)/pip-licenses --python $(BIN)/python --with-system --from mixed --format markdown --output-file .table \
+		--packages $$(sed -nE 's/==.*//p' requirements.lock)
+	@{ grep -v '^|' LICENCES.md; sed -E 's/\+[a-z0-9]+ / /; s/ +/ /g; s/-{4,}/---/g' .table; } > .new
+	@mv .new LICENCES.md; rm .table
 
 audit: $(TOOLS)/uv  ## known vulnerabilities of the locked packages; fails on what cannot be looked up
 	@$(TOOLS)/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement requirements.lock
