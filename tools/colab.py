@@ -92,4 +92,6 @@ def set_up() -> None:
     new = [name for name in after if after[name] != before.get(name)]
     if new:
         run("-c", IMPORTS)
-    print(f"Colab: {ROOT} is ready; packages installed: {len(new)}; torch {after['torch']} and numpy {after['numpy']} kept")
+    print(
+        f"Colab: {ROOT} is ready; packages installed: {len(new)}; torch {after['torch']} and numpy {after['numpy']} kept"
+    )
