@@ -38,19 +38,19 @@ def badge(name: str, notebook: str) -> str:
     return f"[![Open in Colab]({colab}/assets/colab-badge.svg)]({link})"
 
 
-def setup_cell(name: str, notebook: str) -> dict:
-    source = SETUP.replace("REPOSITORY", name).splitlines(keepends=True)
-    about = {"cell_type": "code", "execution_count": None, "id": f"{notebook[:2]}-colab", "metadata": {}}
-    return {**about, "outputs": [], "source": source}
-
-
 def stamp_notebook(path: Path, name: str) -> None:
     notebook = json.loads(path.read_text(encoding="utf-8"))
     title, *rest = notebook["cells"]
-    text = re.sub(BADGE + "\n\n", "", "".join(title["source"]))
-    heading, body = text.split("\n\n", 1)
+    heading, body = re.sub(BADGE + "\n\n", "", "".join(title["source"])).split("\n\n", 1)
     title["source"] = f"{heading}\n\n{badge(name, path.stem)}\n\n{body}".splitlines(keepends=True)
-    setup = setup_cell(name, path.stem)
+    setup = {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": f"{path.stem[:2]}-colab",
+        "metadata": {},
+        "outputs": [],
+    }
+    setup["source"] = SETUP.replace("REPOSITORY", name).splitlines(keepends=True)
     notebook["cells"] = [title, setup, *(cell for cell in rest if cell["id"] != setup["id"])]
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
