@@ -26,7 +26,7 @@ def gather(folder: Path) -> None:
     folder.mkdir()
     for source in sorted((HERE.parent / "notebooks").glob("*.ipynb")):
         runs = sorted(RESULTS.glob(f"runs/{source.name[:2]}_*.ipynb"))
-        executed = [path for path in runs if not path.stem.endswith(".failed")]
+        executed = [path for path in runs if "." not in path.stem]  # neither failed nor running
         shutil.copy(executed[0] if executed else source, folder / source.name)
 
 
