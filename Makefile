@@ -70,8 +70,8 @@ format: $(READY)  ## let ruff fix and format everything
 	@$(BIN)/ruff format .
 
 html: $(READY)  ## docs/ and notebooks as pages in site/, executed ones of RESULTS=results/cpu (a minute, no network)
-	@RESULTS="$(RESULTS)" $(BIN)/sphinx-build -q -W --keep-going docs site
-	@echo "open site/index.html"
+	@RESULTS="$(RESULTS)" $(BIN)/sphinx-build -q -W --keep-going docs site/html
+	@echo "open site/html/index.html"
 
 architecture: $(READY)  ## draw docs/architecture.svg from the imports of the code
 	@$(BIN)/python tools/architecture.py

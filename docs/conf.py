@@ -16,7 +16,6 @@ exclude_patterns = ["**.ipynb_checkpoints"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
-nb_output_folder = "site/.outputs"
 suppress_warnings = ["mystnb.unknown_mime_type"]  # widgets
 
 
