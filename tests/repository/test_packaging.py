@@ -125,3 +125,13 @@ def test_the_picture_of_the_architecture_shows_the_imports_of_the_code():
 
     drawn = re.findall(r'id="([a-z]+)-([a-z]+)"', PICTURE.read_text(encoding="utf-8"))
     assert set(drawn) == set(arrows()), "run make architecture"
+
+
+@pytest.mark.slow
+def test_the_pages_build_without_a_warning(tmp_path):
+    pytest.importorskip("myst_nb", reason="run make setup")
+    call = [sys.executable, "-m", "sphinx", "-q", "-W", ROOT / "docs", tmp_path / "html"]
+    subprocess.run(call, env={**os.environ, "RESULTS": str(tmp_path)}, check=True, timeout=300)
+    pages = {path.stem for path in tmp_path.rglob("*.html")}
+    sources = [*(ROOT / "docs").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
+    assert {path.stem for path in sources} <= pages
