@@ -60,7 +60,7 @@ agreement: $(STAMP)  ## the verifier's verdicts beside labelled completions (DAT
 	@.venv/bin/python -m tests.verifier.agreement $(if $(DATA),"$(DATA)") --table docs/verifier.md
 
 kill-test: $(STAMP)  ## kill the smoke chain at random moments and in every stage, and compare its end; KILLS=24 (a quarter of an hour)
-	@.venv/bin/python -m tests.experiment.kill_chain --table docs/robustness.md $(if $(KILLS),--kills $(KILLS))
+	@.venv/bin/python -m tests.experiment.kill_pipeline --table docs/robustness.md $(if $(KILLS),--kills $(KILLS))
 
 lint: $(STAMP)  ## ruff on library, tests and notebooks
 	@.venv/bin/ruff check .

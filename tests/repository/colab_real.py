@@ -23,7 +23,7 @@ from pathlib import Path
 import papermill
 from nbclient.exceptions import DeadKernelError
 
-from tests.experiment.kill_chain import kernels
+from tests.experiment.kill_pipeline import kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
