@@ -43,7 +43,8 @@ def doctor(out: str = "") -> int:
     why = {name: obstacle(name, out, tried, gpus) for name in profile_names()}
     can, cannot = ([name for name in why if bool(why[name]) == no] for no in (False, True))
     print(f"Can run here: {', '.join(can) or 'nothing'}; cannot: {', '.join(cannot) or 'nothing'}.")
-    print("".join(f"- {name}: {reason}\n" for name, reason in why.items() if reason), end="")
+    for reason in dict.fromkeys(filter(None, why.values())):
+        print(f"- {', '.join(name for name in cannot if why[name] == reason)}: {reason}")
     print("".join(f"- {problem}. Fix: {fix}\n" for problem, fix in problems(tried, locked, gpus)), end="")
     same = sum(here == wanted for here, wanted in locked.values())
     (memory, free), (room, _) = machine.memory(), machine.disk(folder(out))
@@ -173,6 +174,7 @@ def try_kernel() -> dict:
         said: list[dict] = []
         try:
             client = manager.blocking_client()
+            client.start_channels()
             client.wait_for_ready(timeout=60)
             client.execute_interactive("import sys; print(sys.executable)", timeout=60, output_hook=said.append)
         finally:
