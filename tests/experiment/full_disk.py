@@ -1,4 +1,4 @@
-"""Run by `test_guards.py` in a mount namespace of its own: trainings on a small file system that fills up while they write.
+"""Run by `test_guard.py` in a mount namespace of its own: trainings on a small file system that fills up while they write.
 
 Each is called again once there is room, and what it made is copied out. One more is called where nothing can be written.
 """
