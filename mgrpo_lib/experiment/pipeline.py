@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo_lib.experiment import fingerprints, machine, store, versions
+from mgrpo_lib.experiment.notebook import arguments
 from mgrpo_lib.experiment.progress import clock
 from mgrpo_lib.experiment.settings import (
     GENERATED,
@@ -255,7 +256,8 @@ def plan(cfg: Config, settings: dict[str, Any], workers: int = 1) -> list[Job]:
     def job(notebook: str, manifest: Path | None, key: str, needs: list[Job], run: Config | None = None) -> Job:
         name = notebook if run is None else f"{notebook[:2]}_{run.run_name}"
         own = {} if run is None else {"arm": run.arm} | ({} if run.arm == "base" else {"seed": run.seed})
-        parameters = {**settings, "profile": cfg.profile, "output_root": str(cfg.output), **own}
+        given = {**settings, "profile": cfg.profile, "output_root": str(cfg.output), **own}
+        parameters = arguments(NOTEBOOKS / f"{notebook}.ipynb", given)
         progress = cfg.results / "progress" / f"{run.run_name if run else name}.json"
         of_model = (run or cfg).model_dump(mode="json")
         return Job(name, notebook, parameters, runs / f"{name}.ipynb", manifest, key, of_model, progress, needs)

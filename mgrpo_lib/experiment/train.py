@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers.trainer_callback import ExportableState
 
 from mgrpo_lib.experiment import warmup
 from mgrpo_lib.experiment.fingerprints import base_key, finished_run, run_key
+from mgrpo_lib.experiment.lines import Lines
 from mgrpo_lib.experiment.models import (
     MINIATURE,
     base_location,
@@ -49,7 +51,6 @@ from mgrpo_lib.experiment.store import (
     write_json,
     write_jsonl,
 )
-from mgrpo_lib.explore.live import callbacks
 from mgrpo_lib.method.config import MGRPOConfig
 from mgrpo_lib.method.guard import Guard, TrainingError, explained, last_checkpoint, newest_checkpoint, partial_folder
 from mgrpo_lib.method.prompts import PHRASES, first_prompt
@@ -265,9 +266,12 @@ def build_trainer(cfg: Config, output_dir: str) -> MGRPOTrainer:
 
 
 @explained
-def train(cfg: Config) -> dict:
+def train(cfg: Config, watch: Sequence[TrainerCallback] = ()) -> dict:
     """Trains one arm with one seed; model, metrics and manifest go to the run's folder, all at once at the end. In
     several processes (`accelerate launch`) the rows of a step are shared, and the first process writes.
+
+    Args:
+        watch: further callbacks, such as `mgrpo_lib.explore.live.Curves`; the first process calls them.
 
     Returns:
         The manifest ``run.json``: key, params, train_tokens (generated, all layers), processed_tokens (with the
@@ -296,7 +300,7 @@ def train(cfg: Config) -> dict:
         print(f"computing in {compute_dtype(on_cpu(cfg), cfg.dtype)[1]}, in {processes.num_processes} process(es)")
         if checkpoint:
             print(f"{cfg.run_name} goes on from {checkpoint.name}, which an interrupted training left")
-        for callback in callbacks(cfg, matched_tokens(cfg)):
+        for callback in [Lines(cfg, matched_tokens(cfg)), *watch]:
             trainer.add_callback(callback)
     clock, guard = _Clock(), Guard(key)
     trainer.add_callback(clock)
