@@ -197,9 +197,9 @@ def explained(training: Callable[[Config], dict]) -> Callable[[Config], dict]:
     """
 
     @wraps(training)
-    def run(cfg: Config) -> dict:
+    def run(cfg: Config, *args, **kwargs) -> dict:
         try:
-            return training(cfg)
+            return training(cfg, *args, **kwargs)
         except TrainingError:
             raise
         except Exception as error:  # tokenizers raises no kind of its own
