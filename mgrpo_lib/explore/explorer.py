@@ -166,11 +166,7 @@ def results_folder(results: str | Path) -> Path:
 
 
 def _read(manifest: Path) -> list[dict]:
-    """Return a manifest's records.
-
-    Raises:
-        ValueError: the records have another digest than the manifest says.
-    """
+    """Return a manifest's records, if they have its digest."""
     return store.read_records(manifest, store.read_json(manifest)["key"])
 
 
@@ -189,8 +185,8 @@ class Explorer:
 
     Args:
         results: a results folder, or a profile whose results are in the repository.
-        arm, seed, benchmark, transition: what is shown first. By default MGRPO, its first seed, the test set with the
-            most corrections from wrong to right, and all of `TRANSITIONS`.
+        arm, seed, benchmark, transition: what is shown first. By default MGRPO, its first seed, the test set where most
+            is fixed, and all of `TRANSITIONS`.
 
     Raises:
         FileNotFoundError: no records are there.

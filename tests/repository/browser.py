@@ -48,7 +48,7 @@ def browser(folder: Path) -> str:
     return found
 
 
-def prepare(folder: Path, names: list[str]) -> None:
+def prepare(folder: Path, names) -> None:
     """Copy results and notebooks, these with the parameters in their parameters cell."""
     for kind in ("results", "figures"):
         shutil.copytree(ROOT / kind, folder / kind)
@@ -128,7 +128,7 @@ def check(page, folder: Path, name: str) -> None:
 
 
 def main() -> None:
-    names = sys.argv[1:] or list(NOTEBOOKS)
+    names = sys.argv[1:] or NOTEBOOKS
     SCREENSHOTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="lab-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
