@@ -21,7 +21,6 @@ from transformers.trainer_callback import ExportableState
 
 from mgrpo_lib.experiment import warmup
 from mgrpo_lib.experiment.fingerprints import base_key, finished_run, run_key
-from mgrpo_lib.experiment.lines import Lines
 from mgrpo_lib.experiment.models import (
     MINIATURE,
     base_location,
@@ -51,6 +50,7 @@ from mgrpo_lib.experiment.store import (
     write_json,
     write_jsonl,
 )
+from mgrpo_lib.experiment.watch import Lines
 from mgrpo_lib.method.config import MGRPOConfig
 from mgrpo_lib.method.guard import Guard, TrainingError, explained, last_checkpoint, newest_checkpoint, partial_folder
 from mgrpo_lib.method.prompts import PHRASES, first_prompt

@@ -11,7 +11,7 @@ from mgrpo_lib.experiment import progress, store
 from mgrpo_lib.experiment.settings import ROOT, load_config
 from mgrpo_lib.explore import live
 from mgrpo_lib.report import figures
-from tests.experiment.test_lines import Clock, entry, run
+from tests.experiment.test_watch import Clock, entry, run
 
 
 @pytest.fixture
