@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo_lib.experiment import fingerprints, store, versions
+from mgrpo_lib.experiment.notebook import arguments
 from mgrpo_lib.experiment.settings import ROOT, Config, ConfigError, EvalSettings, ModelSettings, TrainSettings
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -93,7 +94,10 @@ def list_jobs(cfg: Config, settings: dict[str, Any], workers: int = 1) -> list[J
         return Job(
             name=name,
             notebook=notebook,
-            parameters={**settings, "profile": cfg.profile, "output_root": str(cfg.output), **own},
+            parameters=arguments(
+                NOTEBOOKS / f"{notebook}.ipynb",
+                {**settings, "profile": cfg.profile, "output_root": str(cfg.output), **own},
+            ),
             output=cfg.results / "runs" / f"{name}.ipynb",
             manifest=manifest,
             fingerprint=fingerprint,

@@ -231,7 +231,7 @@ def test_each_job_comes_after_its_needs_and_the_last_evaluations_side_by_side(wo
 
 def test_without_arms_the_base_model_alone_is_evaluated(tmp_path, monkeypatch, capsys):
     started = []
-    monkeypatch.setattr(runner, "_run", lambda pending, workers: started.extend(pending) or dict.fromkeys([], 0.0))
+    monkeypatch.setattr(pipeline, "_run", lambda pending, workers: started.extend(pending) or dict.fromkeys([], 0.0))
     folder = tmp_path / "results" / "smoke"
     store.write_json(folder / "records" / "base.json", {"accuracy": {"chains": {"acc_t1": 0.5, "acc_t2": 0.25}}})
     assert pipeline.reproduce("smoke", {"arms": {}, "control_arms": []}, out=str(tmp_path)) == 0
@@ -245,7 +245,7 @@ def test_without_arms_the_base_model_alone_is_evaluated(tmp_path, monkeypatch, c
 def test_the_pipeline_starts_its_jobs_in_the_order_for_its_workers(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(
-        runner, "_run", lambda pending, workers: started.append((workers, [job.name for job in pending]))
+        pipeline, "_run", lambda pending, workers: started.append((workers, [job.name for job in pending]))
     )
     for workers in (1, 2):
         assert pipeline.reproduce("cpu", {}, out=str(tmp_path), workers=workers) == 1
