@@ -1,4 +1,4 @@
-"""Run by `test_processes.py` in place of `-m mgrpo_lib.experiment.train`, with the same arguments after three of its own: FSDP in
+"""Run by `test_launch.py` in place of `-m mgrpo_lib.experiment.train`, with the same arguments after three of its own: FSDP in
 processes without a GPU.
 
 On CPUs accelerate takes plain DDP, whatever its configuration says. Here it is told that they are GPUs; everything else,

@@ -1,6 +1,5 @@
 """An interrupted training goes on from its last checkpoint, and ends as the uninterrupted one does, bit for bit."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,8 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from mgrpo_lib.experiment import store
+from mgrpo_lib.experiment import train as module
+from mgrpo_lib.experiment.failures import partial_folder
 from mgrpo_lib.experiment.settings import ROOT, load_config
 from mgrpo_lib.experiment.train import train
+from mgrpo_lib.method.trainer import MGRPOTrainer
 
 SETTINGS = {"base_steps": 0, "max_steps": 8, "checkpoint_steps": 2}
 
@@ -23,26 +25,9 @@ def config(folder, arm, **changes):
 
 def start(cfg) -> subprocess.Popen:
     """The run as its command line trains it, in a process of its own."""
-    call = [
-        sys.executable,
-        "-m",
-        "mgrpo_lib.experiment.train",
-        "--profile",
-        "smoke",
-        "--arm",
-        cfg.arm,
-        "--out",
-        cfg.output_root,
-    ]
-    call += ["--params", " ".join(f"{name}={getattr(cfg, name)}" for name in SETTINGS)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        call, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def partial(cfg):
-    return cfg.run_folder.with_name(f".{cfg.run_name}.partial")
+    call = [sys.executable, "-m", "mgrpo_lib.experiment.train", "--profile", "smoke", "--arm", cfg.arm]
+    call += ["--out", cfg.output_root, "--set", *(f"{name}={getattr(cfg, name)}" for name in SETTINGS)]
+    return subprocess.Popen(call, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def what_it_left(cfg):
@@ -58,11 +43,10 @@ def what_it_left(cfg):
 
 @pytest.mark.parametrize("arm", ["mgrpo", pytest.param("mgrpo_nf4", marks=pytest.mark.slow)])
 def test_killed_in_training_it_ends_as_if_it_had_not_been(arm, tmp_path, capsys):
-    whole = config(tmp_path / "whole", arm)
+    whole, cfg = config(tmp_path / "whole", arm), config(tmp_path / "killed", arm)
     train(whole)
-    cfg = config(tmp_path / "killed", arm)
     process = start(cfg)
-    while not (partial(cfg) / "trainer" / "checkpoint-4" / "trainer_state.json").exists():
+    while not (partial_folder(cfg) / "trainer" / "checkpoint-4" / "trainer_state.json").exists():
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -73,7 +57,7 @@ def test_killed_in_training_it_ends_as_if_it_had_not_been(arm, tmp_path, capsys)
         text = capsys.readouterr().out
     else:  # the same command again, as a user gives it
         again = start(cfg)
-        text, _ = again.communicate(timeout=300)
+        text, _ = again.communicate(timeout=900)
         assert again.returncode == 0, text
     assert "goes on from checkpoint-" in text
     (weights, rest), (expected, expected_rest) = what_it_left(cfg), what_it_left(whole)
@@ -81,37 +65,40 @@ def test_killed_in_training_it_ends_as_if_it_had_not_been(arm, tmp_path, capsys)
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-def test_an_interruption_says_what_is_kept_and_a_second_call_uses_it(tmp_path, monkeypatch, capsys):
-    from mgrpo_lib.method import trainer
-
-    cfg, original = config(tmp_path, "grpo"), trainer.MGRPOTrainer._compute_loss
-    losses = []
+def test_an_interruption_names_the_checkpoint_and_another_run_does_not_use_it(tmp_path, monkeypatch, capsys):
+    cfg, compute = config(tmp_path, "grpo"), MGRPOTrainer._compute_loss
 
     def interrupted(self, model, inputs):
-        losses.append(self.state.global_step)
         if self.state.global_step == 5:
             raise KeyboardInterrupt
-        return original(self, model, inputs)
+        return compute(self, model, inputs)
 
-    monkeypatch.setattr(trainer.MGRPOTrainer, "_compute_loss", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(MGRPOTrainer, "_compute_loss", interrupted)
         train(cfg)
     assert "grpo-seed0 stopped; the same call goes on from checkpoint-4" in capsys.readouterr().out
-    monkeypatch.setattr(trainer.MGRPOTrainer, "_compute_loss", original)
-    other = config(tmp_path, "grpo", learning_rate=1e-4)
-    assert train(other)["steps"] == 8 and "goes on" not in capsys.readouterr().out, (
-        "another run's checkpoint is foreign"
-    )
+    assert train(config(tmp_path, "grpo", learning_rate=1e-4))["steps"] == 8
+    text = capsys.readouterr().out
+    assert "other settings" in text and "goes on from" not in text
+    assert not list(tmp_path.rglob("*.partial*")), "what was set aside is deleted once this one is finished"
+    assert not list(tmp_path.rglob("checkpoint-*"))
 
 
 def test_stopped_after_the_last_step_nothing_is_trained_again(tmp_path, monkeypatch):
-    from mgrpo_lib.experiment import train as module
+    cfg = config(tmp_path, "grpo")
 
-    cfg, settle = config(tmp_path, "grpo"), module._settle
-    monkeypatch.setattr(module, "_settle", lambda partial, final: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
+    def stopped(partial, final):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "_settle", stopped)
         train(cfg)
-    monkeypatch.setattr(module, "_settle", settle)
     monkeypatch.setattr(module, "build_trainer", None)
     assert train(cfg)["steps"] == 8
     what_it_left(cfg)
+
+
+def test_a_manifest_that_a_power_cut_left_empty_is_made_again(tmp_path, capsys):
+    (tmp_path / "run.json").write_text("")
+    assert store.finished(tmp_path / "run.json", "key") is None
+    assert "run.json" in capsys.readouterr().out

@@ -6,6 +6,8 @@ import pytest
 import tiny
 import torch
 
+collect_ignore = ["alone.py"]  # a script: it makes other modules impossible to import
+
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):

@@ -55,29 +55,11 @@ def test_the_trainer_has_trls_numbers_in_both_layers(rewards, scale, make):
         assert torch.equal(found, trainer.batches[number]["advantages"])
 
 
-def test_the_trainer_calls_the_functions_that_the_notebooks_show(make, monkeypatch):
-    """In layer 2; layer 1 is TRL's own code."""
-    for rule, function in (
-        ("group", "group_advantages"),
-        ("difference", "difference_advantages"),
-        ("progress", "progress_advantages"),
-    ):
-        monkeypatch.setattr(advantages, function, lambda rewards, *given: torch.full_like(rewards, 2.5))
-        trainer = generate(make(Recording, num_corrections=3, correction_advantage=rule))
-        assert trainer.batches[2]["advantages"].tolist() == [2.5] * 12
-        assert list(trainer._logs["advantages"])[-12:] == [2.5] * 12
-        assert trainer.batches[1]["advantages"].tolist() == pytest.approx(
-            group_advantages_by_hand(trainer.layers[1].rewards, 4), abs=1e-6
-        )
-
-
-def group_advantages_by_hand(rewards: torch.Tensor, size: int) -> list[float]:
-    found = []
-    for group in rewards.split(size):
-        mean = sum(group.tolist()) / size
-        std = (sum((r - mean) ** 2 for r in group.tolist()) / (size - 1)) ** 0.5
-        found += [(r - mean) / (std + 1e-4) for r in group.tolist()]
-    return found
+@pytest.mark.parametrize("rule", ["group", "difference", "progress"])
+def test_the_trainer_calls_the_functions_that_the_notebooks_show(rule, sampled, monkeypatch):
+    monkeypatch.setattr(advantages, f"{rule}_advantages", lambda rewards, *given: torch.full_like(rewards, 2.5))
+    trainer = sampled(correction_advantage=rule)
+    assert trainer.batches[2]["advantages"].tolist() == list(trainer._logs["advantages"])[-12:] == [2.5] * 12
 
 
 def test_group_advantages_by_hand():
@@ -125,24 +107,15 @@ def test_a_row_without_a_reward_has_no_advantage_and_is_in_no_mean(rule):
 
 @pytest.mark.parametrize("rule", ["difference", "progress"])
 def test_the_trainer_gives_a_rule_the_rewards_of_each_correction_and_of_its_draft(rule, sampled):
-    trainer = sampled(correction_advantage=rule, progress_bonus=2.0)
-    corrections = trainer.layers[2]
+    trainer = sampled(correction_advantage=rule, progress_bonus=2.0, reward=some)
+    corrections, found = trainer.layers[2], trainer.batches[2]["advantages"]
     rewards, drafts = corrections.rewards, trainer.layers[1].rewards[corrections.parents]
-    questions = torch.tensor([0] * 6 + [1] * 6)
-    expected = {
-        "difference": lambda: rewards - drafts,
-        "progress": lambda: progress_advantages(rewards, drafts, questions, 2.0),
-    }
-    assert torch.equal(trainer.batches[2]["advantages"], expected[rule]())
-
-
-@pytest.mark.parametrize("rule", ["group", "difference", "progress"])
-def test_completions_without_a_reward_have_no_advantage(rule, sampled):
-    trainer = sampled(correction_advantage=rule, reward=some)
-    missing = torch.tensor([hash_of(text) % 5 < 2 for text in trainer.layers[2].completions])
-    assert missing.any() and torch.equal(trainer.layers[2].rewards.isnan(), missing)
-    found = trainer.batches[2]["advantages"]
-    assert not found[missing].any() and not found.isnan().any()
+    missing = torch.tensor([hash_of(text) % 5 < 2 for text in corrections.completions])
+    assert 0 < int(missing.sum()) < 12 and torch.equal(rewards.isnan(), missing) and found.any()
+    expected = (rewards - drafts).nan_to_num(nan=0.0)
+    if rule == "progress":
+        expected = progress_advantages(rewards, drafts, torch.tensor([0] * 6 + [1] * 6), 2.0)
+    assert torch.equal(found, expected) and not found[missing].any()
 
 
 def test_successes_alone_have_no_gradient_under_a_group_baseline():

@@ -25,23 +25,15 @@ COMMON = {
     "max_steps": 3,
     "logging_steps": 1,
     "save_strategy": "no",
-    "report_to": "none",
     "use_cpu": True,
     "bf16": False,
     "gradient_checkpointing": False,
-    "disable_tqdm": True,
-    "disable_dropout": True,
     "dataloader_pin_memory": False,
     "seed": 7,
     "beta": 0.0,
     "loss_type": "grpo",
-    "temperature": 1.0,
-    "top_k": 0,
-    "top_p": 1.0,
     "lr_scheduler_type": "constant",
-    "warmup_steps": 0,
     "use_bias_correction_kl": False,
-    "epsilon_high": 0.2,
 }
 TEMPLATE = (  # writes the same prompts as conversations
     "{% for m in messages %}{{ '<q>' + m['content'] + '<a>' if m['role'] == 'user' else m['content'] }}{% endfor %}"
