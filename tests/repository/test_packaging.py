@@ -9,13 +9,13 @@ import tomllib
 
 import pytest
 import yaml
-from conftest import changed_results
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from mgrpo_lib.experiment.settings import ROOT
+from tests.conftest import changed_results
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FILES = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
