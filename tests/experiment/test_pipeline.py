@@ -5,21 +5,18 @@ then other settings.
 import gzip
 import json
 import os
-import platform
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from itertools import takewhile
 from pathlib import Path
 
 import psutil
 import pytest
 
-from mgrpo_lib.__main__ import main
 from mgrpo_lib.experiment import fingerprints, jobs, pipeline, store, versions
-from mgrpo_lib.experiment.jobs import list_jobs, time_to_go
+from mgrpo_lib.experiment.jobs import list_jobs
 from mgrpo_lib.experiment.settings import ROOT, ConfigError, load_config
 from mgrpo_lib.report import tables as report
 from mgrpo_lib.report.figures import FIGURES
@@ -212,79 +209,6 @@ def test_a_changed_parameter_never_reuses_an_old_result(out, monkeypatch):
     assert outdated() == {old: ["02_base_model", "05_base", *trained, "05_seed0", "06_figures"]}
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 9])
-def test_each_job_comes_after_its_needs_and_the_last_evaluations_side_by_side(workers):
-    cfg = load_config("cpu", arm="base")
-    listed = list_jobs(cfg, {}, workers)
-    assert {job.name for job in listed} == {job.name for job in list_jobs(cfg, {})} and len(listed) == 25
-    for place, job in enumerate(listed):
-        assert all(need in listed[:place] for need in job.needs), job.name
-    tested = [job.name for job in listed if job.notebook == "05_benchmarks"]
-    assert tested == ["05_base", *(f"05_seed{seed}" for seed in cfg.seeds)]
-    for job in listed:
-        if job.name in tested[1:]:
-            trained = {need.name for need in job.needs if need.notebook in ("03_grpo", "04_mgrpo")}
-            assert trained == {f"{'04' if arm == 'mgrpo' else '03'}_{arm}-{job.name[3:]}" for arm in cfg.arms}
-    last = takewhile(lambda job: job.notebook == "05_benchmarks", reversed(listed[:-2]))  # before 06 and 00
-    assert len(list(last)) == min(workers, 5)
-
-
-def test_without_arms_the_base_model_alone_is_evaluated(tmp_path, monkeypatch, capsys):
-    started = []
-    monkeypatch.setattr(pipeline, "_run", lambda pending, workers: started.extend(pending) or dict.fromkeys([], 0.0))
-    folder = tmp_path / "results" / "smoke"
-    store.write_json(folder / "records" / "base.json", {"accuracy": {"chains": {"acc_t1": 0.5, "acc_t2": 0.25}}})
-    assert pipeline.reproduce("smoke", {"arms": {}, "control_arms": []}, out=str(tmp_path)) == 0
-    assert [job.name for job in started] == ["01_data", "02_base_model", "05_base"]
-    text = capsys.readouterr().out
-    assert "chains: 50.0% right at attempt 1, 25.0% at attempt 2" in text and "of the base model alone" in text
-    monkeypatch.setattr(sys, "argv", ["mgrpo_lib", "figures", "--profile", "smollm2_real", "--out", str(tmp_path)])
-    assert main() == 2 and "smollm2_real has no arms to compare" in capsys.readouterr().err
-
-
-def test_the_pipeline_starts_its_jobs_in_the_order_for_its_workers(tmp_path, monkeypatch):
-    started = []
-    monkeypatch.setattr(
-        pipeline, "_run", lambda pending, workers: started.append((workers, [job.name for job in pending]))
-    )
-    for workers in (1, 2):
-        assert pipeline.reproduce("cpu", {}, out=str(tmp_path), workers=workers) == 1
-    cfg = load_config("cpu", arm="base", output_root=str(tmp_path))
-    assert started == [(workers, [job.name for job in list_jobs(cfg, {}, workers)]) for workers in (1, 2)]
-    assert started[0][1] != started[1][1]
-
-
-@pytest.mark.parametrize(("profile", "compiler"), [("cpu", "1"), ("smollm2", None)])
-def test_what_a_notebook_starts_with_unless_the_user_says_otherwise(profile, compiler, tmp_path, monkeypatch):
-    given = []
-    monkeypatch.setattr(pipeline.subprocess, "Popen", lambda call, env, **how: given.append(env))
-    monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)  # the tests' own
-    (job, *_) = list_jobs(load_config(profile, arm="base", output_root=str(tmp_path)), {})
-    pipeline._start(job, threads=1)
-    monkeypatch.setenv("GLIBC_TUNABLES", "own")
-    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "0")
-    pipeline._start(job, threads=None)
-    names = ("GLIBC_TUNABLES", "TORCHDYNAMO_DISABLE")
-    assert [[env.get(name) for name in names] for env in given] == [[pipeline.KEEP_MEMORY, compiler], ["own", "0"]]
-    assert given[0]["OMP_NUM_THREADS"] == "1"
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_memory_that_was_freed_is_not_given_back_to_the_system():
-    code = (
-        "import resource\n"
-        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "def step(): return sum(len(b) for b in [bytearray(4 << 20) for _ in range(16)])\n"
-        "step(); before = faults(); [step() for _ in range(10)]; print(faults() - before)"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    plain, kept = (
-        int(subprocess.check_output([sys.executable, "-c", code], env=environment | more))
-        for more in ({}, {"GLIBC_TUNABLES": pipeline.KEEP_MEMORY})
-    )
-    assert kept < 0.1 * plain, "glibc reads other names by now?"
-
-
 def test_old_steps_are_named_before_anything_starts(out, monkeypatch, capsys):
     started = []
     monkeypatch.setattr(pipeline, "_run", lambda pending, workers: started.extend(pending))
@@ -293,32 +217,6 @@ def test_old_steps_are_named_before_anything_starts(out, monkeypatch, capsys):
     assert "3 of 10 steps" in text and len(started) == 7 and "OUT=another_folder" in text
     names = "04_mgrpo-seed0, 03_grpo-seed0, 04_mgrpo_nf4-seed0 and 2 more"
     assert f"{names} (other learning_rate); 05_seed0 (what they are made from)" in text
-
-
-def test_the_time_to_go_is_unknown_until_it_is_known_and_then_does_not_rise():
-    """Steps of known lengths, one after the other."""
-    cfg = load_config("cpu", arm="base")
-    listed = list_jobs(cfg, {})
-    lengths = {
-        "03_grpo": 30.0,
-        "03_grpo_matched": 40.0,
-        "04_mgrpo": 50.0,
-        "05": 20.0,
-        "02_base_model": 9.0,
-        **jobs.QUICK,
-    }
-    seconds = {job: lengths[job.kind] * job.models for job in listed}
-    known = []
-    for i, job in enumerate(listed):
-        waiting, finished = listed[i + 1 :], {done: seconds[done] for done in listed[:i]}
-        silent = time_to_go(waiting, {job: 1.0}, finished, {})
-        telling = time_to_go(waiting, {job: 1.0}, finished, {job: seconds[job] - 1.0})
-        assert silent is None or silent == pytest.approx(telling)
-        known.append(telling)
-    first = next(i for i, left in enumerate(known) if left is not None)
-    assert listed[first].name == "03_grpo_matched-seed10", "the last kind that is new"
-    rest = [sum(seconds[job] for job in listed[i:]) - 1.0 for i in range(first, len(listed))]
-    assert known[first:] == pytest.approx(rest)
 
 
 @pytest.mark.parametrize("name", ["base", pytest.param("seed0", marks=pytest.mark.slow)])
@@ -430,34 +328,3 @@ def test_figures_are_redrawn_without_torch(out):
     assert done.returncode == 0, done.stderr
     assert (out / "figures" / "smoke" / "attempts.png").exists()
     assert (out / "results" / "smoke" / "summary.json").read_text() == before
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--profile", "smoke", "--params", "learning_rat=1"], "did you mean 'learning_rate'"),
-        (["--profile", "smoke", "--params", "learning_rate=fast"], "'learning_rate' is 'fast'"),
-        (["--profile", "smoke", "--params", "max_steps=0"], "'max_steps' is 0 (int): input should be greater"),
-        (["--profile", "smoke", "--params", "num_corrections=1"], "use 2 or more, or correction_advantage difference"),
-        (["--profile", "smok"], "did you mean 'smoke'"),
-        (["--profile", "smoke", "--seeds", "0,x"], "cannot read the seeds"),
-        (["--profile", "smoke", "--params", "arm=grpo"], "chosen by the profile's arms"),
-        (["--profile", "smoke", "--params", "learning_rate"], "write name=value"),
-        (["--profile", "smoke", "--params", "benchmarks=[chains"], "a bracket is left open"),
-        (["--profile", "smoke", "--workers", "0"], "at least one notebook must run at a time"),
-    ],
-)
-def test_wrong_parameters_stop_before_any_work(arguments, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["mgrpo_lib", "reproduce", "--out", str(tmp_path / "new"), *arguments])
-    assert main() == 2 and message in capsys.readouterr().err
-    assert not (tmp_path / "new").exists()
-
-
-def test_make_passes_everything_on(tmp_path):
-    make = ["make", "-C", str(ROOT), "reproduce", "PROFILE=smoke", f"OUT={tmp_path / 'new'}", "PARAMS=learning_rat=1"]
-    ready = ROOT / ".venv" / ".ready"
-    if not ready.exists():
-        pytest.skip("not set up by make: .venv/.ready is missing")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    done = subprocess.run(make, capture_output=True, text=True, timeout=60, env=environment)
-    assert done.returncode != 0 and "did you mean 'learning_rate'" in done.stderr
