@@ -33,7 +33,7 @@ NOTEBOOKS = {
 }
 LEFT = {"bare": ["runs/mgrpo_nf4-seed0/run.json"], "colab": ["runs/grpo-seed0/run.json", "records/base.json"]}
 STEPS = 30
-CUT_OFF = ("04_mgrpo", {"arm": "mgrpo", "seed": 0, "max_steps": STEPS, "checkpoint_steps": 1})
+CUT_OFF = ("04_mgrpo", {"arm": "mgrpo", "seed": 0, "max_steps": STEPS, "settings": {"checkpoint_steps": 1}})
 
 
 def make_session(folder: Path, python: str, packages: list) -> Path:
