@@ -8,7 +8,7 @@ import sys
 import pytest
 from packaging.requirements import Requirement
 
-from mgrpo_lib.experiment import settings as config
+from mgrpo_lib.experiment import checks
 from mgrpo_lib.experiment.settings import ROOT, ConfigError, load_config
 from tools import badges, colab
 
@@ -58,7 +58,7 @@ def test_outside_of_colab_the_cell_is_silent_and_changes_nothing(tmp_path):
 
 
 def test_a_drive_that_is_not_mounted_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(config, "DRIVE", tmp_path / "drive")
+    monkeypatch.setattr(checks, "DRIVE", tmp_path / "drive")
     place = str(tmp_path / "drive" / "MyDrive" / "mgrpo")
     with pytest.raises(ConfigError, match="from google.colab import drive"):
         load_config("smoke", output_root=place)
