@@ -5,9 +5,10 @@ import json
 import sys
 from pathlib import Path
 
-BLOCKED = [f"mgrpo_lib.{room}" for room in ("verifier", "tasks", "experiment", "report", "explore")]
-BLOCKED += ["math_verify", "rapidfuzz", "pydantic", "matplotlib", "papermill", "statsmodels"]
-sys.modules.update(dict.fromkeys(BLOCKED))  # None: the import fails, as if it were not installed
+if __name__ == "__main__":  # pytest imports this file too, in search of doctests
+    blocked = [f"mgrpo_lib.{room}" for room in ("verifier", "tasks", "experiment", "report", "explore")]
+    blocked += ["math_verify", "rapidfuzz", "pydantic", "matplotlib", "papermill", "statsmodels"]
+    sys.modules.update(dict.fromkeys(blocked))  # None: the import fails, as if it were not installed
 
 import tiny  # noqa: E402
 import torch  # noqa: E402
