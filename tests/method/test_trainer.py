@@ -274,7 +274,9 @@ def test_nf4_adapter_is_float32_and_training_after_evaluation_works(folder, make
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
     in_4_bits = lambda place, **how: load(place, **how, quantization_config=nf4)  # noqa: E731
     monkeypatch.setattr(tiny.AutoModelForCausalLM, "from_pretrained", in_4_bits)
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)  # as on CPUs that repack
     trainer = make(num_corrections=2, max_steps=2, per_device_eval_batch_size=4, lora=True)
+    assert not any(getattr(module, "support_avx512bf16_for_cpu", False) for module in trainer.model.modules())
     before = weights(trainer)
     adapter = {name for name, p in trainer.model.named_parameters() if p.requires_grad}
     assert any(p.dtype == torch.uint8 for p in before.values()), "nothing was quantised"
