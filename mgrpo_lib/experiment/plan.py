@@ -77,7 +77,7 @@ def rows(cfg: Config) -> list[int]:
     """Return the rows that each layer samples in a joint step, at most: a layer of wrong drafts may find fewer."""
     per_question = [cfg.num_generations]
     for _ in range(cfg.num_layers - 1):
-        passed_on = min(cfg.drafts_per_prompt or per_question[-1], per_question[-1])
+        passed_on = min(cfg.drafts_per_prompt, per_question[-1])
         per_question.append(passed_on * cfg.num_corrections)
     return [cfg.prompts_per_step * number for number in per_question]
 
