@@ -6,94 +6,120 @@ PARAMS ?=
 MODEL ?=
 PYTHON ?=
 WORKERS ?=
-REPO ?=
-DRY ?=
-DATA ?=
-RUN = .venv/bin/python -m mgrpo_lib
-OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(MODEL),--model "$(MODEL)") $(if $(PARAMS),--params "$(PARAMS)")
-STAMP = .venv/.ready
+RESULTS ?= results/cpu
+BIN = .venv/bin
+RUN = $(BIN)/python -m mgrpo_lib
+OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(MODEL),--model "$(MODEL)") $(if $(PARAMS),--set $(PARAMS))
+READY = .venv/.ready
+TOOLS = .venv-tools/bin
+DEV = test-slow test-extra test-colab test-browser lint format html architecture badges benchmark fuzz agreement kill-test lock licences audit newest clean
 
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor reproduce plan test test-slow test-colab test-extra test-browser benchmark fuzz agreement kill-test lint format figures html badges lab lock licences audit newest clean
+.PHONY: help setup doctor plan reproduce figures lab test $(DEV)
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
-	@echo "PROFILE=$(PROFILE)  OUT=folder for results/ and figures/  SEEDS=0,1,2  MODEL=folder or hub id  PARAMS='name=value name=value'  PYTHON=python3.12"
+	@sed -nE 's/^##@ (.*)/\n\1/p; s/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 16
+	@printf '\nPROFILE=$(PROFILE)  OUT=folder of results/ and figures/  SEEDS=0,1,2  MODEL=folder or hub id\n'
+	@echo "PARAMS='name=value name=value'  WORKERS=notebooks at a time  PYTHON=python3.12"
 
-setup: $(STAMP)  ## .venv with the locked packages and the library (done once; the others call it)
+##@ To use it
+setup: $(READY)  ## .venv with the locked packages and the library (once; the other targets call it)
 
-$(STAMP): requirements.lock pyproject.toml tools/setup.sh
+$(READY): requirements.lock pyproject.toml tools/setup.sh
 	@PYTHON="$(PYTHON)" sh tools/setup.sh
 	@touch $@
 
-doctor: $(STAMP)  ## what this machine is, which profiles it can run, and what to mend (half a minute, no network)
+doctor: $(READY)  ## what this machine can run, and how to fix what is missing (half a minute, no network)
 	@$(RUN) doctor $(if $(OUT),--out "$(OUT)")
 
-reproduce: $(STAMP)  ## run what is missing of the experiment and print its table
-	@$(RUN) reproduce $(OPTIONS) $(if $(WORKERS),--workers $(WORKERS))
-
-plan: $(STAMP)  ## what a profile would take on GPUs: parameters, memory, tokens, disk, hours (seconds, no download)
+plan: $(READY)  ## memory, tokens, disk and hours of a profile (seconds, no download)
 	@$(RUN) plan $(OPTIONS)
 
-test: $(STAMP)  ## the tests: units, invariants against TRL, notebooks, the whole chain in small (about three minutes on two cores)
-	@.venv/bin/python -m pytest -m "not slow"
+reproduce: $(READY)  ## run what is missing of the experiment and print its table
+	@$(RUN) reproduce $(OPTIONS) $(if $(WORKERS),--workers $(WORKERS))
 
-test-slow: $(STAMP)  ## the rest: several processes, a chain on another model, stopped or on a full disk, a killed 4-bit training (minutes)
-	@.venv/bin/python -m pytest -m slow
-
-test-colab: $(STAMP)  ## set-up cell and notebooks in fresh environments like Colab's (minutes; 8 GB for a while)
-	@.venv/bin/python -m tests.repository.colab_real $(if $(PYTHON),--python "$(PYTHON)")
-
-test-extra: $(STAMP)  ## notebooks 07 and 08, which the chain leaves out, from top to bottom (minutes)
-	@.venv/bin/python -m tests.repository.notebooks_real
-
-test-browser: $(STAMP)  ## notebooks in JupyterLab, in a real browser, as pictures in tests/screenshots/ (minutes; installs Chromium if there is none)
-	@.venv/bin/python -m tests.repository.browser
-
-benchmark: $(STAMP)  ## what a joint step costs per token beside plain TRL GRPO, and how it grows; on idle cores (a quarter of an hour)
-	@OMP_NUM_THREADS=1 .venv/bin/python benchmarks/step_cost.py
-
-fuzz: $(STAMP)  ## hostile text for the verifier: N texts (100000, minutes) in families, from SEED; one core
-	@.venv/bin/python -m tests.verifier.fuzz $(or $(N),100000) $(or $(SEED),0)
-
-agreement: $(STAMP)  ## the verifier's verdicts beside labelled completions (DATA=file.jsonl[.gz]), into docs/verifier.md (a minute)
-	@.venv/bin/python -m tests.verifier.agreement $(if $(DATA),"$(DATA)") --table docs/verifier.md
-
-kill-test: $(STAMP)  ## kill the smoke chain at random moments and in every stage, and compare its end; KILLS=24 (a quarter of an hour)
-	@.venv/bin/python -m tests.experiment.kill_chain --table docs/robustness.md $(if $(KILLS),--kills $(KILLS))
-
-lint: $(STAMP)  ## ruff on library, tests and notebooks
-	@.venv/bin/ruff check .
-	@.venv/bin/ruff format --check .
-
-format: $(STAMP)  ## let ruff format everything
-	@.venv/bin/ruff check --fix .
-	@.venv/bin/ruff format .
-
-figures: $(STAMP)  ## redraw tables, figures and README's results from result files (seconds, no torch)
+figures: $(READY)  ## redraw tables, figures and README's results from result files (seconds, no torch)
 	@$(RUN) figures $(OPTIONS)
 
-html: $(STAMP)  ## pages of the reference run in site/, from the committed results: open without server or network (a minute)
-	@.venv/bin/python tools/pages.py $(if $(OUT),--out "$(OUT)")
+lab: $(READY)  ## open the notebooks in JupyterLab
+	@$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
-badges: $(STAMP)  ## Colab badges and set-up cells of all notebooks; REPO=owner/name says where the repository is
-	@.venv/bin/python tools/badges.py $(if $(REPO),"$(REPO)")
+test: $(READY)  ## units, equalities with TRL, notebooks, a small pipeline (about three minutes on two cores)
+	@$(BIN)/python -m pytest -m "not slow"
 
-lab: $(STAMP)  ## open the notebooks in JupyterLab
-	@.venv/bin/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+##@ To develop it
+test-slow: $(READY)  ## several processes, stopped pipelines, a full disk, a killed 4-bit training (minutes)
+	@$(BIN)/python -m pytest -m slow
 
-licences: $(STAMP)  ## write LICENCES.md: the licence of every locked package, by its own metadata
-	@.venv/bin/python tools/licences.py
+test-extra: $(READY)  ## notebooks 07 and 08 from top to bottom (minutes)
+	@$(BIN)/python -m tests.repository.notebooks_real
 
-audit: $(STAMP)  ## known vulnerabilities of the locked packages, by pip-audit in a throw-away environment (network)
-	@.venv/bin/python tools/audit.py
+test-colab: $(READY)  ## set-up cell and notebooks in fresh environments like Colab's (minutes; 8 GB)
+	@$(BIN)/python -m tests.repository.colab_real $(if $(PYTHON),--python "$(PYTHON)")
 
-newest: $(STAMP)  ## all tests with the newest packages that pyproject.toml allows, in a throw-away environment (long; 6 GB); DRY=1 only lists them
-	@.venv/bin/python tools/newest.py $(if $(DRY),--dry-run)
+test-browser: $(READY)  ## notebooks in JupyterLab in a real browser; pictures in tests/screenshots/ (minutes)
+	@$(BIN)/python -m tests.repository.browser
 
-lock: $(STAMP)  ## write requirements.lock anew from what is installed in .venv
-	@.venv/bin/python tools/lock.py
+lint: $(READY)  ## ruff, and the imports between the rooms of the library
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
 
-clean:  ## remove .venv, caches and the smoke results; committed results stay
-	rm -rf .venv .pytest_cache .ruff_cache *.egg-info results/smoke figures/smoke site
+format: $(READY)  ## let ruff fix and format everything
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+html: $(READY)  ## docs/ and notebooks as pages in site/, executed ones of RESULTS=results/cpu (a minute, no network)
+	@RESULTS="$(RESULTS)" $(BIN)/sphinx-build -q -W --keep-going docs site/html
+	@echo "open site/html/index.html"
+
+architecture: $(READY)  ## draw docs/architecture.svg from the imports of the code
+	@$(BIN)/python tools/architecture.py
+
+badges: $(READY)  ## Colab badge and set-up cell of every notebook; REPO=owner/name names the repository
+	@$(BIN)/python tools/badges.py $(if $(REPO),"$(REPO)")
+
+benchmark: $(READY)  ## cost of a joint step per token beside plain TRL GRPO; on idle cores (a quarter of an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step_cost.py
+
+fuzz: $(READY)  ## N=100000 hostile texts for the verifier, from SEED=0 (minutes, one core)
+	@$(BIN)/python -m tests.verifier.fuzz $(or $(N),100000) $(or $(SEED),0)
+
+agreement: $(READY)  ## verifier against labelled completions (DATA=file.jsonl[.gz]), into docs/verifier.md (a minute)
+	@$(BIN)/python -m tests.verifier.agreement $(if $(DATA),"$(DATA)") --table docs/verifier.md
+
+kill-test: $(READY)  ## kill the smoke pipeline KILLS=24 times and compare its end (a quarter of an hour)
+	@$(BIN)/python -m tests.experiment.kill_pipeline --table docs/robustness.md $(if $(KILLS),--kills $(KILLS))
+
+##@ Packages (network)
+$(TOOLS)/uv: $(READY)
+	@$(BIN)/python -m venv .venv-tools
+	@$(TOOLS)/python -m pip install --quiet --disable-pip-version-check uv pip-licenses pip-audit
+
+# One line a package for both Pythons: no markers, no build tags, nothing that torch's CUDA builds pin themselves
+lock: $(TOOLS)/uv  ## requirements.lock from pyproject.toml; present pins stay, UPGRADE=1 takes the newest
+	@cp requirements.lock .lock
+	@$(TOOLS)/uv pip compile pyproject.toml --extra dev --universal --fork-strategy fewest --python-version 3.11 \
+		--quiet --no-header --no-annotate $(if $(UPGRADE),--upgrade) --output-file .lock
+	@{ grep '^#' requirements.lock; sed -E 's/ ;.*//; s/\+.*//; /^(nvidia-|cuda-|triton=)/d' .lock; } > .new
+	@mv .new requirements.lock; rm .lock
+	@echo "requirements.lock: $$(grep -c == requirements.lock) packages; next: make setup licences"
+
+licences: $(TOOLS)/uv  ## LICENCES.md: the licence of every locked package, by its own metadata
+	@$(TOOLS)/pip-licenses --python $(BIN)/python --with-system --from mixed --format markdown --output-file .table \
+		--packages $$(sed -nE 's/==.*//p' requirements.lock)
+	@{ grep -v '^|' LICENCES.md; sed -E 's/\+[a-z0-9]+ / /; s/ +/ /g; s/-{4,}/---/g' .table; } > .new
+	@mv .new LICENCES.md; rm .table
+
+audit: $(TOOLS)/uv  ## known vulnerabilities of the locked packages; names what could not be looked up
+	@$(TOOLS)/pip-audit --no-deps --disable-pip --progress-spinner off --requirement requirements.lock
+
+newest: $(READY)  ## the tests with the newest packages that pyproject.toml allows, in .venv-newest (long; 6 GB)
+	@$(BIN)/python -m venv --clear .venv-newest
+	@.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@.venv-newest/bin/python -m pytest -m "not slow"
+	@rm -rf .venv-newest
+
+clean:  ## remove environments, caches, pages and smoke results; committed results stay
+	rm -rf .venv .venv-tools .venv-newest .pytest_cache .ruff_cache .import_linter_cache *.egg-info site results/smoke figures/smoke
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

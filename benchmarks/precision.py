@@ -26,6 +26,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from mgrpo_lib.experiment import plan
+from mgrpo_lib.experiment.modelsize import MODELS
 from mgrpo_lib.experiment.settings import Config, load_config
 from mgrpo_lib.experiment.store import environment
 from mgrpo_lib.experiment.train import build_trainer
@@ -52,7 +53,7 @@ def random_model(folder: Path, tokenizer: Path) -> None:
     """A model folder of the shape that profile `t4` names, with random weights, and another model's tokenizer."""
     name = load_config("t4", arm="base").model
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**plan.MODELS[name]), dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**MODELS[name]), dtype=torch.bfloat16)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
 
@@ -91,7 +92,6 @@ def measure(cfg: Config) -> dict:
         trainer.add_callback(steps)
         torch.cuda.reset_peak_memory_stats()  # loading and packing weights is no part of a step
         trainer.train()
-    planned = plan.memory(cfg)
     gpu = next(gpu for gpu in plan.GPUS if gpu.name.startswith("H100"))
     return {
         "seconds": statistics.median(steps.seconds[1:]),
@@ -99,7 +99,7 @@ def measure(cfg: Config) -> dict:
         "tokens": trainer.generated_tokens / len(steps.seconds),
         "allocated": torch.cuda.max_memory_allocated() / plan.GIB,
         "reserved": torch.cuda.max_memory_reserved() / plan.GIB,
-        "planned_memory": max(plan.total(parts) for name, parts in planned.items() if name != "evaluation"),
+        "planned_memory": max(gib for phase, gib in plan.memory(cfg).items() if phase != "evaluation"),
         "planned_seconds": plan.step_seconds(cfg, gpu),
     }
 

@@ -40,7 +40,7 @@ from mgrpo_lib.method.config import MGRPOConfig
 from mgrpo_lib.method.drafts import choose_drafts
 from mgrpo_lib.method.prompts import PHRASES, correction_ids, guidance
 from mgrpo_lib.method.trainer import MGRPOTrainer
-from mgrpo_lib.tasks import miniature
+from mgrpo_lib.tasks import miniature, miniature_model
 from mgrpo_lib.verifier.reward import accuracy_reward
 
 ARMS = ("grpo", "grpo_matched", "naive", "mgrpo")
@@ -130,7 +130,7 @@ class Case:
     ):
         self.model_name, self.cap, self.g, self.h, self.drafts, self.layers = model, cap, g, h, drafts, layers
         self.device, self.scratch, self.beta = device, tempfile.mkdtemp(), beta
-        self.tokenizer = miniature.make_tokenizer(PHRASES)
+        self.tokenizer = miniature_model.make_tokenizer(PHRASES)
         rng = random.Random(0)
         if model == "miniature":
             problems = miniature.problems("chains", "train", 200)
@@ -158,7 +158,7 @@ class Case:
 
     def _model(self):
         if self.model_name == "miniature":
-            return miniature.shipped_base(PHRASES)[0].to(self.device)
+            return miniature_model.shipped_base(PHRASES)[0].to(self.device)
         return small_llama(*MODELS[self.model_name]).to(self.device, torch.bfloat16 if self.device == "cuda" else None)
 
     def _trainer(self, kind, arguments, generations: int, rows: int, layers: dict):

@@ -11,7 +11,7 @@ _PUBLIC = {
     "MGRPOTrainer": "mgrpo_lib.method.trainer",
     "MGRPOConfig": "mgrpo_lib.method.config",
     "accuracy_reward": "mgrpo_lib.verifier.reward",
-    "load_benchmark": "mgrpo_lib.tasks.data",
+    "load_benchmark": "mgrpo_lib.tasks.benchmarks",
 }
 __all__ = list(_PUBLIC)
 

@@ -1,4 +1,4 @@
-"""Fixtures: everything is made here, offline and in seconds."""
+"""Fixtures: made here, offline, in seconds."""
 
 import gc
 import os
@@ -18,11 +18,11 @@ os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 import pytest
 
 ROOT = Path(__file__).parents[1]
-WRITTEN_BY_COMMANDS = ("results", "figures", "benchmarks/results", "docs")  # and committed; README quotes them
+WRITTEN_BY_COMMANDS = ("results", "figures", "benchmarks/results", "docs/robustness.md", "docs/verifier.md")
 
 
-def made_anew(root: Path) -> list[str]:
-    """Folders of committed results in which something is not as it was committed; none where git cannot tell."""
+def changed_results(root: Path) -> list[str]:
+    """Return folders of results, and pages, that differ from the committed ones; none where git cannot tell."""
     call = ["git", "-C", root, "diff", "--name-only", "--relative", "HEAD", "--", *WRITTEN_BY_COMMANDS]
     try:
         files = subprocess.run(call, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -32,49 +32,47 @@ def made_anew(root: Path) -> list[str]:
 
 
 def pytest_collection_modifyitems(items):
-    """README speaks of the committed results, and whoever ran the experiment has results of their own in their place."""
-    if folders := made_anew(ROOT):
-        why = f"made anew here: {', '.join(folders)}; for the committed ones, of which README speaks: git checkout {' '.join(folders)}"
+    """Skip tests of the committed results where an experiment has replaced them."""
+    if folders := changed_results(ROOT):
+        why = f"differs from the commit: {', '.join(folders)}; to restore: git checkout {' '.join(folders)}"
         for item in items:
             if item.get_closest_marker("committed"):
                 item.add_marker(pytest.mark.skip(reason=why))
 
 
 def pytest_collection_finish():
-    """Every training collects garbage, which takes a fifth of a second among all that torch and its friends have loaded;
-    none of that is garbage.
-    """
+    """Leave what is imported out of garbage collection, which takes a fifth of a second in every training."""
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def own_mounts() -> list[str]:
-    """What a command begins with that may mount file systems, which nobody else sees."""
+    """Return the beginning of a command that may mount file systems, seen by itself alone."""
     call = ["unshare", "--map-root-user", "--mount"]
     if shutil.which("unshare") is None or subprocess.run([*call, "true"], capture_output=True).returncode:
-        pytest.skip("a file system can be mounted by nobody here: no unshare, or no user namespaces")
+        pytest.skip("no file system can be mounted here: no unshare, or no user namespaces")
     return call
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
     from mgrpo_lib.method.prompts import PHRASES
-    from mgrpo_lib.tasks import miniature
+    from mgrpo_lib.tasks import miniature_model
 
-    return miniature.make_tokenizer(PHRASES)
+    return miniature_model.make_tokenizer(PHRASES)
 
 
 @pytest.fixture(scope="session")
 def model_folder(tokenizer, tmp_path_factory):
-    """A miniature base model with a few steps of training: it ends most completions, and is sometimes right."""
+    """Return the folder of a miniature base model after 60 steps: it ends most completions, and is sometimes right."""
     import torch
 
     from mgrpo_lib.method.prompts import PHRASES
-    from mgrpo_lib.tasks import miniature
+    from mgrpo_lib.tasks import miniature_model
 
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("model")
-    model, _ = miniature.train_base(steps=60, batch_size=48, learning_rate=5e-3, phrases=PHRASES)
+    model, _ = miniature_model.train_base(steps=60, batch_size=48, learning_rate=5e-3, phrases=PHRASES)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -1,7 +1,6 @@
-"""Stamps every notebook, and README, with the repository's name on GitHub: the badge "Open in Colab" and the set-up cell.
+"""Stamp README and every notebook with the repository's name: the badge "Open in Colab" and the set-up cell.
 
-The name stands in pyproject.toml, [project.urls]. `make badges REPO=owner/name` changes it there and everywhere;
-`make badges` gives a new notebook both.
+The name stands in pyproject.toml, [project.urls]; `make badges REPO=owner/name` changes it there and everywhere.
 """
 
 import json
@@ -29,7 +28,7 @@ if "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules:  # elsewh
 
 
 def repository(root: Path = ROOT) -> str:
-    """The name, as ``owner/name``."""
+    """Return the name, as ``owner/name``."""
     return re.search(PLACE, (root / "pyproject.toml").read_text(encoding="utf-8")).group(1)
 
 
@@ -39,28 +38,28 @@ def badge(name: str, notebook: str) -> str:
     return f"[![Open in Colab]({colab}/assets/colab-badge.svg)]({link})"
 
 
-def setup_cell(name: str, notebook: str) -> dict:
-    source = SETUP.replace("REPOSITORY", name).splitlines(keepends=True)
-    about = {"cell_type": "code", "execution_count": None, "id": f"{notebook[:2]}-colab", "metadata": {}}
-    return {**about, "outputs": [], "source": source}
-
-
 def stamp_notebook(path: Path, name: str) -> None:
     notebook = json.loads(path.read_text(encoding="utf-8"))
     title, *rest = notebook["cells"]
-    text = re.sub(BADGE + "\n\n", "", "".join(title["source"]))
-    heading, body = text.split("\n\n", 1)
+    heading, body = re.sub(BADGE + "\n\n", "", "".join(title["source"])).split("\n\n", 1)
     title["source"] = f"{heading}\n\n{badge(name, path.stem)}\n\n{body}".splitlines(keepends=True)
-    setup = setup_cell(name, path.stem)
+    setup = {
+        "cell_type": "code",
+        "execution_count": None,
+        "id": f"{path.stem[:2]}-colab",
+        "metadata": {},
+        "outputs": [],
+    }
+    setup["source"] = SETUP.replace("REPOSITORY", name).splitlines(keepends=True)
     notebook["cells"] = [title, setup, *(cell for cell in rest if cell["id"] != setup["id"])]
     path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def stamp(root: Path = ROOT, name: str = "") -> str:
-    """Stamps everything; ``name`` replaces the one in pyproject.toml. Returns the name."""
+    """Stamp everything and return the name; ``name`` replaces the one in pyproject.toml."""
     if name:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-            raise SystemExit(f"error: {name!r} is not of the form owner/name")
+            raise SystemExit(f"error: REPO is {name!r}; write it as owner/name")
         place = root / "pyproject.toml"
         line = f'Repository = "https://github.com/{name}"'
         place.write_text(re.sub(PLACE, line, place.read_text(encoding="utf-8")), encoding="utf-8")

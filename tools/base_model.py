@@ -1,4 +1,4 @@
-"""Trains the miniature's base model that comes with the library, and writes it to mgrpo_lib/miniature_base/."""
+"""Train the miniature's base model that comes with the library, into mgrpo_lib/tasks/miniature_base/."""
 
 import json
 import platform
@@ -6,7 +6,7 @@ import platform
 import torch
 
 from mgrpo_lib.method.prompts import PHRASES
-from mgrpo_lib.tasks import miniature
+from mgrpo_lib.tasks import miniature, miniature_model
 
 HOW = {"steps": 3000, "batch_size": 64, "learning_rate": 5e-3, "seed": 0}
 
@@ -21,7 +21,7 @@ def main() -> None:
         if step % 100 == 0:
             print(f"step {step}/{steps}  loss {loss:.3f}", flush=True)
 
-    model, _ = miniature.train_base(**HOW, phrases=PHRASES, on_step=on_step)
+    model, _ = miniature_model.train_base(**HOW, phrases=PHRASES, on_step=on_step)
     model.save_pretrained(miniature.SHIPPED)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine()}
     made = {**HOW, **versions, "losses": losses}

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv with the locked packages and the library. Every missing thing gets one line that names the mend.
+# Make .venv with the locked packages and the library. Every missing thing gets one line that names the fix.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 

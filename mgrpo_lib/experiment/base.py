@@ -8,6 +8,7 @@ import time
 from accelerate import PartialState
 
 from mgrpo_lib.experiment import warmup
+from mgrpo_lib.experiment.data import training_problems
 from mgrpo_lib.experiment.failures import explained, partial_folder
 from mgrpo_lib.experiment.fingerprints import base_key, finished_run
 from mgrpo_lib.experiment.models import MINIATURE, is_borrowed, limit_threads, load_base, load_tokenizer
@@ -15,8 +16,7 @@ from mgrpo_lib.experiment.progress import Progress
 from mgrpo_lib.experiment.settings import Config, ConfigError, ModelSettings
 from mgrpo_lib.experiment.store import environment, read_json, replace_folder, write_json, write_jsonl
 from mgrpo_lib.method.prompts import PHRASES
-from mgrpo_lib.tasks import miniature
-from mgrpo_lib.tasks.data import training_problems
+from mgrpo_lib.tasks import miniature, miniature_model
 
 
 @explained
@@ -51,11 +51,11 @@ def train_base(cfg: Config) -> dict:
             model = warmup.warm_up(cfg, model, tokenizer, training_problems(cfg), str(partial / "warmup"), on_step)
             shutil.rmtree(partial / "warmup", ignore_errors=True)
     elif cfg.base_steps == 0:
-        model, tokenizer = miniature.shipped_base(PHRASES)
+        model, tokenizer = miniature_model.shipped_base(PHRASES)
         losses = read_json(miniature.SHIPPED / "made.json")["losses"]
     else:
         how = cfg.base_steps, cfg.base_batch_size, cfg.base_learning_rate
-        model, tokenizer = miniature.train_base(*how, PHRASES, on_step=on_step)
+        model, tokenizer = miniature_model.train_base(*how, PHRASES, on_step=on_step)
     if not is_borrowed(cfg):
         model.save_pretrained(partial / "model")
         tokenizer.save_pretrained(partial / "model")

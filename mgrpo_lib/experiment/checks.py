@@ -8,19 +8,19 @@ from pathlib import Path
 
 from mgrpo_lib.experiment.modelfolder import content_of
 from mgrpo_lib.experiment.settings import (
-    FILE_KINDS,
     GENERATED,
     GENERATORS,
     ROOT,
     Config,
     ConfigError,
     from_repository,
-    nearest,
 )
 from mgrpo_lib.method.prompts import PHRASES
 from mgrpo_lib.method.settings import MGRPOSettings
 from mgrpo_lib.tasks import miniature
 from mgrpo_lib.tasks.benchmarks import SETS, TRAINING_SETS
+from mgrpo_lib.tasks.files import FILE_KINDS
+from mgrpo_lib.tasks.names import nearest
 
 DRIVE = Path("/content/drive")  # where Colab mounts Google Drive
 

@@ -1,15 +1,15 @@
-"""What a sceptic asks of a second attempt: controls that see something else than their own draft, several samples at an
-equal budget, other phrases. Models are tested together, the base model alone, then all arms of a seed.
+"""Controls and samples: is it the draft that helps, the phrase, or just more tokens?
 
-A control is a second attempt with the greedy rules of `mgrpo_lib.experiment.evaluate`; only what stands before it differs:
+The base model is tested alone, then all arms of a seed together. A control is a greedy second attempt as in
+`mgrpo_lib.experiment.evaluate`; only what it sees differs:
 
 - ``no_draft``: question and phrase, without a draft;
-- ``other_draft``: the draft is of another problem of the same set, so it tells nothing;
-- ``drafts_of_<arm>``: the draft is another arm's at the same problem (cross-refinement);
-- ``phrase_2`` ...: another guiding phrase; the first attempt is the same;
+- ``other_draft``: the draft of another problem of the same set, which tells nothing;
+- ``drafts_of_<arm>``: another arm's draft of the same problem (cross-refinement);
+- ``phrase_2`` ...: the own draft and another guiding phrase;
 - ``batch_1``, ``batch_2``: both attempts once more, with another batch size.
 
-The last two are only asked of the first `probe_problems` of each set.
+The last two are asked of the first `probe_problems` of each set alone.
 """
 
 import random
@@ -17,7 +17,7 @@ import time
 
 import torch
 
-from mgrpo_lib.experiment.evaluate import Examinee, all_problems, evaluate, validate
+from mgrpo_lib.experiment.evaluate import Evaluator, all_problems, evaluate, validate
 from mgrpo_lib.experiment.fingerprints import controls_key, evaluation_key, group_name, run_key, tested_together
 from mgrpo_lib.experiment.progress import Progress
 from mgrpo_lib.experiment.settings import Config
@@ -26,8 +26,7 @@ from mgrpo_lib.method.prompts import PHRASES
 
 
 def examine(cfg: Config) -> dict:
-    """Everything that is asked of the base model (arm ``base``), or of every arm of a seed: both attempts
-    (`mgrpo_lib.experiment.evaluate.evaluate`), samples, controls. What is there already is not repeated.
+    """Evaluate, sample and control the base model (arm ``base``), or every arm of a seed; finished parts are reused.
 
     Returns:
         The manifest of the controls, whose records go to ``controls/<base or seed>.jsonl.gz``.
@@ -46,48 +45,43 @@ def examine(cfg: Config) -> dict:
     return done
 
 
-# ---------------------------------------------------------------------------------------------- samples
 def sample(cfg: Config) -> dict | None:
-    """`samples` chains of two attempts at each of the first `probe_problems` of every test set, at temperature 1, for
-    pass@k and maj@k; None if the profile asks for none.
+    """Sample both attempts `samples` times at temperature 1, for pass@k and maj@k; None if the profile asks for none.
 
     Returns:
-        The manifest; a record of ``samples/<run>.jsonl.gz`` holds a problem's ``answer_k, correct_k, tokens_k,
-        truncated_k``, lists of one entry a sample.
+        The manifest. A record of ``samples/<run>.jsonl.gz`` is one of the first `probe_problems` of a test set, with
+        ``answer_k, correct_k, tokens_k, truncated_k``: lists of one entry a sample.
     """
     manifest, key = cfg.results / "samples" / f"{cfg.run_name}.json", evaluation_key(cfg)
     if cfg.samples == 0:
         return None
     if done := finished(manifest, key):
         return done
-    start, examinee, problems = time.monotonic(), Examinee.load(cfg), probe(cfg, all_problems(cfg))
+    start, evaluator, problems = time.monotonic(), Evaluator.load(cfg), probe(cfg, all_problems(cfg))
     copies = [problem for problem in problems for _ in range(cfg.samples)]
     torch.manual_seed(int(run_key(cfg), 16) % 2**32)  # other samples for every model, the same if repeated
-    prompts = examinee.questions(copies)
-    first = examinee.attempt(prompts, temperature=1.0)
-    second = examinee.attempt(examinee.corrections(prompts, first), temperature=1.0)
-    marks = [examinee.mark(copies, completions) for completions in (first, second)]
+    grades = [evaluator.grade(copies, ids) for ids in evaluator.both_attempts(copies, temperature=1.0)]
     records = []
     for i, problem in enumerate(problems):
-        own = slice(i * cfg.samples, (i + 1) * cfg.samples)
         record = {"benchmark": problem["benchmark"], "id": problem["id"]}
-        for k, mark in enumerate(marks, start=1):
+        for k, graded in enumerate(grades, 1):
+            own = graded[i * cfg.samples : (i + 1) * cfg.samples]
             for field in ("answer", "correct", "tokens", "truncated"):
-                record[f"{field}_{k}"] = [m[field] for m in mark[own]]
+                record[f"{field}_{k}"] = [grade[field] for grade in own]
         records.append(record)
     seconds = round(time.monotonic() - start, 1)
     return write_records(manifest, key, records, arm=cfg.arm, temperature=1.0, seconds=seconds)
 
 
 def probe(cfg: Config, problems: list[dict]) -> list[dict]:
-    """The first `probe_problems` of each test set."""
+    """Return the first `probe_problems` of each test set."""
     return [p for name in cfg.benchmarks for p in [q for q in problems if q["benchmark"] == name][: cfg.probe_problems]]
 
 
-# ---------------------------------------------------------------------------------------------- controls
 def controls(cfg: Config) -> dict:
-    """The controls of the profile's `control_arms`: of the base model alone, or of the arms of a seed, the base model's
-    corrections of their drafts among them.
+    """Run the controls of the profile's `control_arms`: of the base model alone, or of the arms of a seed.
+
+    With the arms, the base model corrects their drafts too.
 
     Returns:
         The manifest. A record is one second attempt: ``benchmark, id, arm`` (who corrects), ``condition`` (see above),
@@ -98,29 +92,28 @@ def controls(cfg: Config) -> dict:
         return done
     start, problems, records = time.monotonic(), all_problems(cfg), []
     arms = [arm for arm in cfg.control_arms if arm == "base" or cfg.arm != "base"]
-    chains = {arm: read_chain(cfg.of_arm(arm)) for arm in arms}
+    drafts = {arm: read_drafts(cfg.of_arm(arm)) for arm in arms}
     for arm in arms:
-        examinee = Examinee.load(cfg.of_arm(arm))
-        others = {f"drafts_of_{other}": chains[other] for other in arms if other != arm}
-        if arm == "base" and cfg.arm != "base":  # its own controls are with the base model
-            records += corrected(examinee, problems, others)
+        evaluator, own = Evaluator.load(cfg.of_arm(arm)), drafts[arm]
+        others = {f"drafts_of_{other}": drafts[other] for other in arms if other != arm}
+        if arm == "base" and cfg.arm != "base":  # its own controls were run with the base model
+            records += corrected(evaluator, problems, others)
             continue
-        own = chains[arm]
         shown = {"no_draft": [[] for _ in own], "other_draft": rotated(problems, own)}
-        records += corrected(examinee, problems, {**shown, **others})
-        records += probed(examinee, probe(cfg, problems), dict(zip((p["id"] for p in problems), own, strict=True)))
-    seconds = round(time.monotonic() - start, 1)
-    return write_records(manifest, key, records, arms=arms, seconds=seconds)
+        records += corrected(evaluator, problems, shown | others)
+        by_id = {problem["id"]: ids for problem, ids in zip(problems, own, strict=True)}
+        records += probed(evaluator, probe(cfg, problems), by_id)
+    return write_records(manifest, key, records, arms=arms, seconds=round(time.monotonic() - start, 1))
 
 
-def read_chain(run: Config) -> list[list[int]]:
-    """The first attempts of a run as tokens, in the order of its problems."""
+def read_drafts(run: Config) -> list[list[int]]:
+    """Read the first attempts of a run as token ids, in the order of its problems."""
     manifest = run.results / "records" / f"{run.run_name}.json"
     return [record["ids_1"] for record in read_records(manifest, evaluation_key(run))]
 
 
 def rotated(problems: list[dict], drafts: list[list[int]]) -> list[list[int]]:
-    """For each problem the draft of another problem of the same test set, every draft used once."""
+    """Give each problem the draft of another problem of the same test set, every draft used once."""
     out: list[list[int]] = [[] for _ in drafts]
     for name in dict.fromkeys(problem["benchmark"] for problem in problems):
         rows = [i for i, problem in enumerate(problems) if problem["benchmark"] == name]
@@ -130,36 +123,40 @@ def rotated(problems: list[dict], drafts: list[list[int]]) -> list[list[int]]:
     return out
 
 
-def corrected(examinee: Examinee, problems: list[dict], shown: dict[str, list[list[int]]]) -> list[dict]:
-    """Second attempts at every problem under each condition, by the drafts that it shows: all in one go, since many are
-    shown the same draft.
+def corrected(evaluator: Evaluator, problems: list[dict], shown: dict[str, list[list[int]]]) -> list[dict]:
+    """Record second attempts at every problem under each condition, given the drafts it shows.
+
+    All conditions are generated in one call, since many show the same draft.
     """
-    prompts, n = examinee.questions(problems), len(problems)
-    seen = [ids for drafts in shown.values() for ids in examinee.corrections(prompts, drafts)]
-    completions = examinee.attempt(seen)
-    return [
-        record
-        for i, condition in enumerate(shown)
-        for record in _records(examinee, problems, condition, completions[i * n : (i + 1) * n])
-    ]
+    prompts, n = evaluator.questions(problems), len(problems)
+    completions = evaluator.attempt(
+        [ids for drafts in shown.values() for ids in evaluator.corrections(prompts, drafts)]
+    )
+    records = []
+    for i, condition in enumerate(shown):
+        records += _records(evaluator, problems, condition, completions[i * n : (i + 1) * n])
+    return records
 
 
-def probed(examinee: Examinee, problems: list[dict], drafts: dict[str, list[int]]) -> list[dict]:
-    """Second attempts with every other guiding phrase, and both attempts with another batch size."""
-    prompts, own, records = examinee.questions(problems), [drafts[problem["id"]] for problem in problems], []
+def probed(evaluator: Evaluator, problems: list[dict], drafts: dict[str, list[int]]) -> list[dict]:
+    """Record second attempts with every other guiding phrase, and both attempts with another batch size.
+
+    Args:
+        drafts: the own first attempt of each problem, by the problem's id.
+    """
+    prompts, own, records = evaluator.questions(problems), [drafts[problem["id"]] for problem in problems], []
     for number in range(1, len(PHRASES) + 1):
-        if number != examinee.cfg.eval_phrase:
-            completions = examinee.attempt(examinee.corrections(prompts, own, number))
-            records += _records(examinee, problems, f"phrase_{number}", completions)
-    size = max(1, examinee.cfg.eval_batch_size // 4)
-    first = examinee.attempt(prompts, batch_size=size)
-    second = examinee.attempt(examinee.corrections(prompts, first), batch_size=size)
-    return records + _records(examinee, problems, "batch_1", first) + _records(examinee, problems, "batch_2", second)
+        if number != evaluator.cfg.eval_phrase:
+            completions = evaluator.attempt(evaluator.corrections(prompts, own, number))
+            records += _records(evaluator, problems, f"phrase_{number}", completions)
+    attempts = evaluator.both_attempts(problems, batch_size=max(1, evaluator.cfg.eval_batch_size // 4))
+    for k, completions in enumerate(attempts, 1):
+        records += _records(evaluator, problems, f"batch_{k}", completions)
+    return records
 
 
-def _records(examinee: Examinee, problems: list[dict], condition: str, completions: list[list[int]]) -> list[dict]:
-    place = {"arm": examinee.cfg.arm, "condition": condition}
+def _records(evaluator: Evaluator, problems: list[dict], condition: str, completions: list[list[int]]) -> list[dict]:
     return [
-        {"benchmark": p["benchmark"], "id": p["id"], **place, **mark}
-        for p, mark in zip(problems, examinee.mark(problems, completions), strict=True)
+        {"benchmark": p["benchmark"], "id": p["id"], "arm": evaluator.cfg.arm, "condition": condition, **grade}
+        for p, grade in zip(problems, evaluator.grade(problems, completions), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Progress of long work: a file that the runner reads, and a plain line now and then. No bars: they flood executed
+"""Progress of long work: a state file that the pipeline reads, and a plain line now and then. No bars: they flood executed
 notebooks.
 """
 
@@ -21,9 +21,7 @@ def say(line: str) -> None:
 
 
 def notebook_is_open() -> bool:
-    """Whether somebody looks at this through a notebook. Papermill and nbconvert run cells in the same kernel, but have
-    nobody to ask for input, and say so with every cell.
-    """
+    """True if a person looks at this through a notebook; papermill and nbconvert cannot answer input requests, and say so."""
     shell = get_ipython()
     if shell is None:
         return False
@@ -33,15 +31,14 @@ def notebook_is_open() -> bool:
 
 
 class Progress:
-    """Counts steps, writes `file` at most once a second, and says a line with rate and remaining time every `every`
-    seconds.
+    """Count steps, write `file` at most once a second, and say rate and remaining time every `every` seconds.
 
     Args:
-        file: where the state goes, as ``{"step", "total", "to_go", "note"}``; ``to_go`` in seconds.
+        file: gets ``{"step", "total", "to_go", "note"}``; ``to_go`` in seconds.
         total: number of steps.
         done: steps that an earlier, interrupted process had done.
         every: seconds between two lines.
-        show: what is done with a line; printed by default.
+        show: gets each line; prints by default.
         now: a clock, in seconds.
     """
 
@@ -58,7 +55,7 @@ class Progress:
         self.start = self.written = self.said = now()
 
     def update(self, step: int, note: str = "", details: str = "") -> None:
-        """Notes a step that is done; `details` go into the line alone, where there is more room."""
+        """Record a finished step; `details` go into the printed line alone, where there is more room."""
         now = self.now()
         seconds = now - self.start
         rate = max(step - self.done, 1e-9) / max(seconds, 1e-9)
@@ -67,7 +64,6 @@ class Progress:
             write_json(self.file, {"step": step, "total": self.total, "to_go": round(to_go, 1), "note": note})
             self.written = now
         if now - self.said >= self.every or step == self.total:
-            self.show(
-                f"step {step}/{self.total}  {note}{details}  {rate:.2f} steps/s  {clock(seconds)} gone, {clock(to_go)} to go"
-            )
+            spent = f"{rate:.2f} steps/s  {clock(seconds)} gone, {clock(to_go)} to go"
+            self.show(f"step {step}/{self.total}  {note}{details}  {spent}")
             self.said = now

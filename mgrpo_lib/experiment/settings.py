@@ -19,9 +19,8 @@ from mgrpo_lib.experiment.versions import ROOT as ROOT
 from mgrpo_lib.method.prompts import PHRASES, Prompt, chat_prompt
 from mgrpo_lib.method.settings import MGRPOSettings
 from mgrpo_lib.tasks import miniature, sums
-from mgrpo_lib.tasks.names import nearest as nearest
+from mgrpo_lib.tasks.names import nearest
 
-FILE_KINDS = (".jsonl", ".json", ".csv")  # a data set with such an ending, in any case, is a file of the user's
 GENERATORS = {"miniature": miniature, "sums": sums}  # training sets that are made and not read, each with its test sets
 GENERATED = {name: module for module in GENERATORS.values() for name in module.SETS}
 

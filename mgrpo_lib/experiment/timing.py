@@ -1,7 +1,6 @@
-"""What a notebook takes, for its head and for the map: read from the runs in ``results/``, in this repository."""
+"""What each notebook takes, read from the results in this repository."""
 
 import re
-from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
@@ -13,56 +12,55 @@ from mgrpo_lib.experiment.store import read_json
 
 
 def takes(notebook: str, results: Path = ROOT / "results") -> pd.DataFrame:
-    """Time (minutes:seconds) and memory of a notebook such as ``03_grpo``, a row for each profile that was run and each kind
-    of run.
+    """Return time (minutes:seconds) and memory of a notebook such as ``03_grpo``, a row per profile and kind of run.
 
-    The time is the notebook's as a whole where the chain ran from start to end (``timing.json``), else that of its training
-    alone (``summary.json``). Memory is what the chain counts for a notebook of this kind before it starts one.
+    The time is the whole notebook's where the pipeline ran from start to end (``timing.json``), else that of the training
+    alone (``summary.json``). Memory is what the pipeline counts for such a notebook before it starts one.
     """
     rows = []
     for profile in profile_names():
-        found, how = _steps(profile, results)
-        kinds = defaultdict(list)
-        for name, seconds in found.items():
-            if name.startswith(notebook[:2]):
-                kinds[re.sub(r"-?seed\d+$", "", name[3:]) or "each seed"].append(seconds)
-        model = load_config(profile, arm="base").model
-        memory = f"{NOTEBOOK_GIB['miniature' if model == 'miniature' else 'llm']} GiB"
+        steps, how = _steps(profile, results)
+        kinds: dict[str, list[float]] = {}
+        for name, seconds in steps.items():
+            if name[:2] == notebook[:2]:
+                kinds.setdefault(re.sub(r"-?seed\d+$", "", name[3:]) or "each seed", []).append(seconds)
+        memory = NOTEBOOK_GIB["miniature" if load_config(profile, arm="base").model == "miniature" else "llm"]
         for kind, seconds in kinds.items():
             times = dict.fromkeys([clock(min(seconds)), clock(max(seconds))])
-            rows.append([profile, kind, " to ".join(times), how, memory])
-    return pd.DataFrame(rows, columns=["profile", "run", "time", "measured", "memory, counted"]).set_index(
-        ["profile", "run"]
-    )
+            rows.append([profile, kind, " to ".join(times), how, f"{memory} GiB"])
+    columns = ["profile", "run", "time", "measured", "memory, counted"]
+    return pd.DataFrame(rows, columns=columns).set_index(["profile", "run"])
 
 
-def chain(profile: str, results: Path = ROOT / "results") -> str:
-    """What the whole experiment took, in a sentence; empty where it was never run from start to end."""
+def whole(profile: str, results: Path = ROOT / "results") -> str:
+    """Say in a sentence what the whole pipeline took; empty if it never ran from start to end."""
     file = results / profile / "timing.json"
     if not file.exists():
         return ""
     timing, where = read_json(file), _machine(read_json(results / profile / "summary.json"))
-    return f"The whole chain of profile {profile}, {len(timing['steps'])} notebooks, took {clock(timing['seconds'])} on {where}."
+    steps, time = len(timing["steps"]), clock(timing["seconds"])
+    return f"The whole pipeline of profile {profile}, {steps} notebooks, took {time} on {where}."
 
 
 def _machine(summary: dict) -> str:
-    """What a profile was run on; the miniature leaves a GPU alone."""
-    environment = summary["environment"]
-    cores, used = f"{environment['cpu_cores']} CPU cores", summary["params"]["model"] != "miniature"
-    return f"{cores} and {environment['gpu']}" if environment["gpu"] and used else cores
+    """What a profile ran on; the miniature leaves a GPU alone."""
+    environment, model = summary["environment"], summary["params"]["model"]
+    cores, gpu = f"{environment['cpu_cores']} CPU cores", environment["gpu"]
+    return f"{cores} and {gpu}" if gpu and model != "miniature" else cores
 
 
 def _steps(profile: str, results: Path) -> tuple[dict[str, float], str]:
-    """Seconds of each step of a profile's chain, and what they are of."""
-    timing, summary = results / profile / "timing.json", results / profile / "summary.json"
-    if not summary.exists():
+    """Seconds of each step of a profile's pipeline, and what they measure."""
+    timing, file = results / profile / "timing.json", results / profile / "summary.json"
+    if not file.exists():
         return {}, ""
-    where = _machine(read_json(summary))
+    summary = read_json(file)
     if timing.exists():
         content = read_json(timing)
-        return content["steps"], f"the notebook, {content['workers']} at a time on {where}"
-    cfg, runs = load_config(profile, arm="base"), read_json(summary)["runs"]
-    trained = {name: run for name, run in runs.items() if run["arm"] in cfg.arms}
-    layers = {arm: cfg.of_arm(arm).num_layers for arm in cfg.arms}
-    steps = {f"{'03' if layers[run['arm']] == 1 else '04'}_{name}": run["seconds"] for name, run in trained.items()}
-    return {"02_base": runs["base"]["seconds"], **steps}, f"training alone, on {where}"
+        return content["steps"], f"the notebook, {content['workers']} at a time on {_machine(summary)}"
+    cfg, steps = load_config(profile, arm="base"), {"02_base": summary["runs"]["base"]["seconds"]}
+    for name, run in summary["runs"].items():
+        if run["arm"] in cfg.arms:
+            number = "03" if cfg.of_arm(run["arm"]).num_layers == 1 else "04"
+            steps[f"{number}_{name}"] = run["seconds"]
+    return steps, f"training alone, on {_machine(summary)}"

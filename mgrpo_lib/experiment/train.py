@@ -20,6 +20,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from mgrpo_lib.experiment.base import train_base
+from mgrpo_lib.experiment.data import training_problems
 from mgrpo_lib.experiment.failures import explained, partial_folder
 from mgrpo_lib.experiment.fingerprints import finished_run, run_key
 from mgrpo_lib.experiment.models import (
@@ -56,7 +57,7 @@ from mgrpo_lib.method.guard import TrainingError
 from mgrpo_lib.method.metrics import METRICS
 from mgrpo_lib.method.settings import MGRPOSettings
 from mgrpo_lib.method.trainer import MGRPOTrainer
-from mgrpo_lib.tasks.data import fingerprint, training_problems
+from mgrpo_lib.tasks.schema import fingerprint
 from mgrpo_lib.verifier.reward import accuracy_reward, extract_answer
 
 # arguments of transformers' Trainer that change numbers; all of TRL's and ours are kept

@@ -32,7 +32,7 @@ CODE = {
         "method",
         "verifier",
         "tasks",
-        *(f"experiment/{name}.py" for name in ("base", "models", "train", "warmup")),
+        *(f"experiment/{name}.py" for name in ("base", "data", "models", "train", "warmup")),
     ),
     "evaluation": ("experiment/evaluate.py", "experiment/controls.py"),
 }

@@ -1,9 +1,7 @@
-"""Supervised warm-up of a language model on worked solutions, where it cannot yet do what reinforcement learning is to
-amplify: answer in the form that the reward reads, and be right now and then.
+"""Supervised warm-up on worked solutions, for a model that reinforcement learning cannot start from.
 
-TRL's `SFTTrainer` with LoRA, merged afterwards: to all arms the result is one dense base model. Only first attempts are
-shown, no phrase and no correction: what a second attempt is worth, reinforcement learning has to find out.
-The paper does not speak of a warm-up; its model needs none.
+It teaches what the reward needs: answers in the form that the verifier reads, and some right ones. It shows first
+attempts alone: what a correction is worth, reinforcement learning has to find out. The paper's model needs no warm-up.
 """
 
 import torch
@@ -11,7 +9,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from mgrpo_lib.experiment.models import on_cpu
+from mgrpo_lib.experiment.models import lora, on_cpu
 from mgrpo_lib.experiment.settings import Config, ConfigError
 
 
@@ -23,21 +21,19 @@ def warm_up(
     output_dir: str,
     on_step,
 ) -> PreTrainedModel:
-    """The model after `sft_steps` steps of `sft_batch_size` worked solutions each; the loss is on the solutions alone.
+    """Train `sft_steps` steps of TRL's SFT with LoRA, merged afterwards: all arms start from one dense base model.
 
     Args:
-        problems: rows with ``question`` and ``solution``.
+        problems: rows with ``question`` and ``solution``; the loss is on the solutions alone.
         output_dir: a folder that may be deleted afterwards.
         on_step: called with (step, steps, loss) after every step.
 
     Raises:
         ConfigError: a row without a solution.
     """
-    from peft import LoraConfig
-
     if missing := [row["id"] for row in problems if "solution" not in row]:
         raise ConfigError(
-            f"sft_steps {cfg.sft_steps} warms up on worked solutions, and {missing[0]} of {cfg.train_data} has none; add a "
+            f"sft_steps={cfg.sft_steps} needs worked solutions, and {missing[0]} of {cfg.train_data} has none; add a "
             "column 'solution', or set sft_steps=0"
         )
     conversations = [
@@ -67,27 +63,20 @@ def warm_up(
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    lora = LoraConfig(
-        r=cfg.sft_lora_rank,
-        lora_alpha=2 * cfg.sft_lora_rank,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
     trainer = SFTTrainer(
         model=model,
         args=args,
         train_dataset=Dataset.from_list(conversations),
         processing_class=tokenizer,
-        peft_config=lora,
+        peft_config=lora(cfg.sft_lora_rank, 2 * cfg.sft_lora_rank),
+        callbacks=[_Losses(on_step)],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Report(on_step))
     trainer.train()
     return trainer.model.merge_and_unload().eval()
 
 
-class _Report(TrainerCallback):
+class _Losses(TrainerCallback):
     def __init__(self, on_step):
         self.on_step = on_step
 

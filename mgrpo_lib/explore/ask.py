@@ -1,9 +1,7 @@
-"""Ask a model a question and watch it correct itself, and measure what more rounds of that bring.
+"""Ask a model a question, watch it correct itself, and measure what more rounds bring.
 
-Prompts, lengths and decoding are `mgrpo_lib.experiment.evaluate.Examinee`'s: attempts 1 and 2 are those of the experiment. Every
-further round is a second attempt once more: it sees the question, the attempt before it and the guiding phrase, and
-nothing of what came earlier. (An arm of three layers is trained on all of it; a model of two has never seen more than
-one draft.)
+Prompts, lengths and decoding are the evaluation's: attempts 1 and 2 are those of the experiment. A further round sees
+the question, the attempt before it and the guiding phrase, and nothing earlier.
 """
 
 import time
@@ -13,7 +11,7 @@ import pandas as pd
 import torch
 
 from mgrpo_lib.experiment import fingerprints, store
-from mgrpo_lib.experiment.evaluate import Examinee, all_problems, two_attempts
+from mgrpo_lib.experiment.evaluate import Evaluator, all_problems, two_attempts
 from mgrpo_lib.experiment.models import MINIATURE, limit_threads, load_base, load_tokenizer
 from mgrpo_lib.experiment.settings import Config, load_config
 from mgrpo_lib.explore.explorer import Attempts
@@ -21,34 +19,29 @@ from mgrpo_lib.method.prompts import PHRASES, phrase_text
 from mgrpo_lib.report import rounds
 from mgrpo_lib.report.statistics import accuracy_interval, estimate
 from mgrpo_lib.report.tables import percent
-from mgrpo_lib.tasks import miniature
-
-NOT_ITS_SIGNS = (
-    "the miniature reads its own signs alone: chains such as '7 a+8 b*3', their words 'seven a plus eight', and blanks such as "
-    "'7 a+? b-3 =4'; {text!r} has others"
-)
+from mgrpo_lib.tasks.miniature_model import shipped_base
 
 
-def load(model: str | Config = "miniature", adapter: str | None = None, **settings) -> Examinee:
-    """A model that can be asked.
+def load(model: str | Config = MINIATURE, adapter: str | None = None, **settings) -> Evaluator:
+    """Load a model that can be asked.
 
     Args:
-        model: ``miniature``: the base model that comes with the library, untrained; a configuration: the trained arm and
-            seed of its results folder, such as ``load_config("cpu", arm="mgrpo", seed=10)``; else a hub id or a folder.
-        adapter: of a hub id or folder, the folder or hub id of a LoRA adapter that goes on top of it.
-        settings: of a hub id or folder, those of `mgrpo_lib.experiment.settings.Config`: ``max_completion_length`` (512 here),
-            ``system_prompt``, ``phrase_role``, ``dtype``, ...
+        model: ``miniature`` (the untrained base model of the library), a configuration (its trained arm and seed), or
+            else a hub id or a folder.
+        adapter: folder or hub id of a LoRA adapter for a model from the hub or a folder.
+        settings: of `mgrpo_lib.experiment.settings.Config`, for any model but a configuration: ``system_prompt``,
+            ``phrase_role``, ``dtype``, ``max_completion_length`` (512 for a model from the hub or a folder), ...
 
     Raises:
-        FileNotFoundError: the arm is not trained, or its model is not at hand (checkpoints are not in git).
-        mgrpo_lib.experiment.settings.ConfigError: neither a folder nor a model that the hub gives out, or an unknown setting.
+        FileNotFoundError: the arm is not trained, or its model is not here (checkpoints are not in git).
+        mgrpo_lib.experiment.settings.ConfigError: no such model, or an unknown setting.
     """
     if isinstance(model, Config):
-        return Examinee.load(model)
+        return Evaluator.load(model)
     if model == MINIATURE:
         cfg = load_config("cpu", arm="base", **settings)
         limit_threads(cfg)
-        return Examinee(cfg, *miniature.shipped_base(PHRASES))
+        return Evaluator(cfg, *shipped_base(PHRASES))
     text = {"train_data": "sums", "benchmarks": ["sums"], "max_completion_length": 512}  # the data is not used
     cfg = load_config("cpu", arm="base", **{**text, **settings, "model": model})
     loaded, tokenizer = load_base(cfg, cfg.model_location), load_tokenizer(cfg, cfg.model_location)
@@ -56,54 +49,52 @@ def load(model: str | Config = "miniature", adapter: str | None = None, **settin
         from peft import PeftModel
 
         loaded = PeftModel.from_pretrained(loaded, adapter)
-    return Examinee(cfg, loaded.eval(), tokenizer)
+    return Evaluator(cfg, loaded.eval(), tokenizer)
 
 
 def answer_in_rounds(
-    examinee: Examinee,
+    model: Evaluator,
     problems: list[dict],
     count: int,
     phrase: int | str | None = None,
     temperature: float = 0.0,
 ) -> list[list[dict]]:
-    """`count` attempts at each problem, each one after the first a correction of the one before it.
+    """Make `count` attempts at each problem; each after the first corrects the one before it.
 
     Args:
         problems: with ``question`` and ``answer``.
-        phrase: number of the guiding phrase (1 to 7) or a text of your own; None: as the examinee's profile says.
+        phrase: number of the guiding phrase (1 to 7) or a text; None: the setting ``eval_phrase``.
         temperature: 0: greedy.
 
     Returns:
-        (rounds, problems) of ``text, answer, correct, tokens, truncated``, as `Examinee.mark` gives them.
+        (rounds, problems) of ``text, answer, correct, tokens, truncated``, as `Evaluator.mark` gives them.
 
     Raises:
-        ValueError: fewer than one round; a question or phrase that the miniature cannot read, or one too long for the
+        ValueError: fewer than one round, a question or phrase that the miniature cannot read, or one too long for the
             model's context.
     """
     if count < 1:
         raise ValueError(f"{count} rounds; ask for one or more")
-    prompts = examinee.questions(problems)
-    if examinee.cfg.template == "miniature":
+    prompts = model.questions(problems)
+    if model.cfg.template == "miniature":
         for problem, ids in zip(problems, prompts, strict=True):
-            _check_signs(examinee, problem["question"], ids)
+            if model.tokenizer.pad_token_id in ids:  # what its tokenizer does not know
+                raise ValueError(
+                    f"the miniature cannot read {problem['question']!r}; it reads chains such as '7 a+8 b*3' or "
+                    "'seven a plus eight', and blanks such as '7 a+? b-3 =4'"
+                )
         if isinstance(phrase, str) and phrase not in PHRASES:
-            raise ValueError(f"to the miniature each of its phrases is one sign, and it knows these alone: {PHRASES}")
-    completions = examinee.attempt(prompts, temperature)
-    marks = [examinee.mark(problems, completions)]
+            raise ValueError(f"the miniature does not know the phrase {phrase!r}; its phrases are {PHRASES}")
+    completions = model.attempt(prompts, temperature)
+    rounds_made = [model.grade(problems, completions)]
     for _ in range(count - 1):
-        completions = examinee.attempt(examinee.corrections(prompts, completions, phrase), temperature)
-        marks.append(examinee.mark(problems, completions))
-    return marks
-
-
-def _check_signs(examinee: Examinee, text: str, ids: list[int]) -> None:
-    """Refuses what the miniature's tokenizer would turn into padding, silently."""
-    if examinee.tokenizer.pad_token_id in ids:
-        raise ValueError(NOT_ITS_SIGNS.format(text=text))
+        completions = model.attempt(model.corrections(prompts, completions, phrase), temperature)
+        rounds_made.append(model.grade(problems, completions))
+    return rounds_made
 
 
 def correct(
-    examinee: Examinee,
+    model: Evaluator,
     question: str,
     rounds: int = 2,
     gold: str | None = None,
@@ -111,60 +102,53 @@ def correct(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> Attempts:
-    """A question, answered and then corrected `rounds` - 1 times; the last line of a notebook's cell shows it, and so does
-    `print`.
+    """Answer a question, and correct the answer `rounds` - 1 times.
 
     Args:
-        gold: the right answer, for the verdicts; no attempt sees it.
-        phrase, temperature: as `answer_in_rounds`.
-        seed: of the sampling, if there is any.
+        gold: the right answer, for the verdicts alone; no attempt sees it.
+        phrase, temperature: as in `answer_in_rounds`.
+        seed: of the sampling.
 
     Raises:
         ValueError: as `answer_in_rounds`.
     """
     torch.manual_seed(seed)
-    problem = {"question": question, "answer": "" if gold is None else str(gold)}
-    marks = [mark for (mark,) in answer_in_rounds(examinee, [problem], rounds, phrase, temperature)]
-    if gold is None:
-        marks = [{**mark, "correct": None} for mark in marks]
-    return Attempts(
-        question,
-        marks,
-        phrase_text(examinee.cfg.eval_phrase if phrase is None else phrase),
-        None if gold is None else str(gold),
-    )
+    gold = None if gold is None else str(gold)
+    made = answer_in_rounds(model, [{"question": question, "answer": gold or ""}], rounds, phrase, temperature)
+    attempts = [attempt if gold is not None else {**attempt, "correct": None} for (attempt,) in made]
+    return Attempts(question, attempts, phrase_text(model.cfg.eval_phrase if phrase is None else phrase), gold)
 
 
-def compare(models: dict[str, Examinee], problems: list[dict]) -> pd.DataFrame:
-    """Both attempts of several models at the same problems, in percent, and what each differs from the first of them;
-    95% intervals over the problems (models, and seeds, are taken as they are).
+def compare(models: dict[str, Evaluator], problems: list[dict]) -> pd.DataFrame:
+    """Compare both attempts of several models at the same problems, in percent, with the first model as baseline.
+
+    The 95% intervals are over problems; they say nothing about other training seeds.
     """
     rows, first = [], None
-    for name, examinee in models.items():
-        records = two_attempts(examinee, problems)
-        right = [np.array([record[f"correct_{k}"] for record in records], dtype=float) for k in (1, 2)]
-        row = {"model": name}
-        for k, own in enumerate(right, 1):
-            row[f"attempt {k}, %"] = percent(own.mean(), accuracy_interval(own))
-        for k, own in enumerate(right, 1):
-            gain = None if first is None else estimate(own - first[k - 1])
+    for name, model in models.items():
+        records = two_attempts(model, problems)
+        right = {k: np.array([record[f"correct_{k}"] for record in records], dtype=float) for k in (1, 2)}
+        row = {"model": name} | {f"attempt {k}, %": percent(x.mean(), accuracy_interval(x)) for k, x in right.items()}
+        for k, own in right.items():
+            gain = None if first is None else estimate(own - first[k])
             text = "" if gain is None else percent(gain["mean"], [gain["low"], gain["high"]], sign=True)
             row[f"attempt {k}, minus the first row's"] = text
-        first = right if first is None else first
+        first = first or right
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def measure_rounds(cfg: Config, count: int = rounds.ROUNDS) -> dict:
-    """`count` rounds of every model of an experiment at every test problem; records go to ``rounds/<run>.jsonl.gz`` in
-    the results folder, ``answer, correct, tokens, truncated`` of each with an entry for every round, and the numbers to
-    ``rounds.json``. What is there already, made with these parameters and this code, is not repeated.
+    """Measure `count` rounds of every model of an experiment at every test problem.
+
+    Records go to ``rounds/<run>.jsonl.gz`` in the results folder, numbers to ``rounds.json``. What is there already,
+    made with these parameters, is not repeated.
 
     Returns:
         The summary, see `mgrpo_lib.report.rounds.summarise`.
 
     Raises:
-        FileNotFoundError: a model is not trained with these parameters, or is not at hand.
+        FileNotFoundError: a model is not trained with these parameters, or is not here.
     """
     if done := rounds.finished(cfg, count):
         return done
@@ -173,12 +157,11 @@ def measure_rounds(cfg: Config, count: int = rounds.ROUNDS) -> dict:
         if store.finished(manifest, key):
             continue
         start, problems = time.monotonic(), all_problems(run)
-        marks = answer_in_rounds(Examinee.load(run), problems, count)
-        fields = ("answer", "correct", "tokens", "truncated")
+        made = answer_in_rounds(Evaluator.load(run), problems, count)
         records = [
             {"benchmark": problem["benchmark"], "id": problem["id"]}
-            | {name: [mark[name] for mark in own] for name in fields}
-            for problem, own in zip(problems, zip(*marks, strict=True), strict=True)
+            | {name: [one[name] for one in own] for name in ("answer", "correct", "tokens", "truncated")}
+            for problem, own in zip(problems, zip(*made, strict=True), strict=True)
         ]
         seed, seconds = None if run.arm == "base" else run.seed, round(time.monotonic() - start, 1)
         store.write_records(manifest, key, records, arm=run.arm, seed=seed, rounds=count, seconds=seconds)

@@ -24,8 +24,8 @@ def group_advantages(rewards: torch.Tensor, group_size: int, scale: str = "group
         group_size: completions per group.
         scale: ``group``: divide by the group's standard deviation; ``batch``: by that of all rows; ``none``: not at all.
 
-    >>> group_advantages(torch.tensor([1.0, 0, 0, 1, 1, 1, 1, 1]), 4).round(decimals=2).tolist()
-    [0.87, -0.87, -0.87, 0.87, 0.0, 0.0, 0.0, 0.0]
+    >>> group_advantages(torch.tensor([1.0, 0, 0, 1, 1, 1, 1, 1]), 4)
+    tensor([ 0.8659, -0.8659, -0.8659,  0.8659,  0.0000,  0.0000,  0.0000,  0.0000])
     """
     groups = rewards.view(-1, group_size)
     advantages = rewards - torch.nanmean(groups, dim=1).repeat_interleave(group_size)

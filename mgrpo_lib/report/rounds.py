@@ -1,6 +1,4 @@
-"""Accuracy by number of rounds, from the records that `mgrpo_lib.explore.ask.measure_rounds` left: numbers, table, figure. No
-torch.
-"""
+"""Accuracy by number of rounds: numbers, table and figure from the records that `mgrpo_lib.explore.ask` left (no torch)."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,9 @@ import pandas as pd
 
 from mgrpo_lib.experiment import fingerprints, store
 from mgrpo_lib.experiment.settings import Config
-from mgrpo_lib.experiment.versions import REPORT_VERSION
+from mgrpo_lib.experiment.versions import CURRENT, REPORT_VERSION, Versions
 from mgrpo_lib.report import style
+from mgrpo_lib.report.records import fingerprint
 from mgrpo_lib.report.statistics import accuracy_interval, estimate
 from mgrpo_lib.report.tables import name_of, ordered_arms, percent
 
@@ -23,30 +22,35 @@ def manifest_of(run: Config) -> Path:
     return run.results / "rounds" / f"{run.run_name}.json"
 
 
-def rounds_key(run: Config, count: int) -> str:
-    """Key of a model's rounds: all that its evaluation depends on, their number, and the code that makes them."""
-    return fingerprints.key_of("rounds", fingerprints.evaluation_key(run), count)
+def rounds_key(run: Config, count: int, made: Versions = CURRENT) -> str:
+    """Return the fingerprint of a model's rounds: all that its evaluation depends on, and their number."""
+    return fingerprints.key_of("rounds", fingerprints.evaluation_key(run, made), count)
+
+
+def _key(run: Config, count: int) -> str:
+    """Return the fingerprint of a model's rounds for the versions that its manifest names."""
+    return fingerprint(lambda run, made=CURRENT: rounds_key(run, count, made), run, manifest_of(run))
 
 
 def summary_key(cfg: Config, count: int) -> str:
-    """Key of ``rounds.json``."""
+    """Return the fingerprint of ``rounds.json``."""
     return fingerprints.key_of(
-        "rounds summary", [rounds_key(run, count) for run in fingerprints.all_runs(cfg)], REPORT_VERSION
+        "rounds summary", [_key(run, count) for run in fingerprints.all_runs(cfg)], REPORT_VERSION
     )
 
 
 def finished(cfg: Config, count: int = ROUNDS) -> dict[str, Any] | None:
-    """``rounds.json`` of an experiment, if it was made with these parameters and this code."""
+    """Return ``rounds.json`` of an experiment, if it was made from its records with these parameters."""
     return store.finished(cfg.results / "rounds.json", summary_key(cfg, count))
 
 
 def measured(cfg: Config, count: int = ROUNDS) -> bool:
-    """Whether the records of every model are there, made with these parameters and this code."""
-    return all(store.finished(manifest_of(run), rounds_key(run, count)) for run in fingerprints.all_runs(cfg))
+    """Return whether the records of every model are there, made with these parameters."""
+    return all(store.finished(manifest_of(run), _key(run, count)) for run in fingerprints.all_runs(cfg))
 
 
 def summarise(cfg: Config, count: int = ROUNDS) -> dict[str, Any]:
-    """Writes ``rounds.json`` and its figure from the records of every model, and returns the numbers.
+    """Write ``rounds.json`` and its figure from the records of every model, and return the numbers.
 
     A row holds of one arm and benchmark, with an entry for each round: ``accuracy`` (fractions, means over seeds),
     ``accuracy_ci`` (95%, over seeds and problems), ``accuracy_seeds``; the ``gain`` over the first attempt on the same
@@ -58,7 +62,7 @@ def summarise(cfg: Config, count: int = ROUNDS) -> dict[str, Any]:
     rows = []
     for arm in ("base", *cfg.arms):
         runs = [cfg.of_arm("base")] if arm == "base" else [cfg.of_arm(arm, seed) for seed in cfg.seeds]
-        records = [store.read_records(manifest_of(run), rounds_key(run, count)) for run in runs]
+        records = [store.read_records(manifest_of(run), _key(run, count)) for run in runs]
         for name in cfg.benchmarks:
             own = [[row for row in one if row["benchmark"] == name] for one in records]
             # (rounds, seeds, problems)
@@ -89,28 +93,29 @@ def summarise(cfg: Config, count: int = ROUNDS) -> dict[str, Any]:
     return content
 
 
+def _row(summary: dict, arm: str, benchmark: str) -> dict:
+    return next(row for row in summary["rows"] if (row["arm"], row["benchmark"]) == (arm, benchmark))
+
+
 def table(summary: dict) -> pd.DataFrame:
-    """One row for each benchmark and arm: accuracy after each round, and what the last gained over the first."""
+    """Show accuracy after each round, and what the last round gained over the first."""
     rows = []
     for name in summary["params"]["benchmarks"]:
         for arm in ordered_arms(summary):
-            row = next(row for row in summary["rows"] if (row["arm"], row["benchmark"]) == (arm, name))
-            cells = {
-                f"attempt {k}, %": percent(value, ci)
-                for k, (value, ci) in enumerate(zip(row["accuracy"], row["accuracy_ci"], strict=True), 1)
-            }
-            last = percent(row["gain"][-1], row["gain_ci"][-1], sign=True)
-            rows.append({"benchmark": name, "arm": name_of(arm), **cells, "last - first": last})
+            row, cells = _row(summary, arm, name), {"benchmark": name, "arm": name_of(arm)}
+            for k, cell in enumerate(zip(row["accuracy"], row["accuracy_ci"], strict=True), 1):
+                cells[f"attempt {k}, %"] = percent(*cell)
+            rows.append({**cells, "last - first": percent(row["gain"][-1], row["gain_ci"][-1], sign=True)})
     return pd.DataFrame(rows)
 
 
 def figure(summary: dict) -> plt.Figure:
-    """Right answers against the number of rounds, each arm and benchmark, with 95% intervals."""
+    """Draw accuracy against the number of rounds, for each arm and benchmark, with 95% intervals."""
     arms = ordered_arms(summary)
     drawn, axes, spare = style.panels(summary["params"]["benchmarks"], 1.9, sharey=True)
     for benchmark, axis in axes.items():
         for i, arm in enumerate(arms):
-            row = next(row for row in summary["rows"] if (row["arm"], row["benchmark"]) == (arm, benchmark))
+            row = _row(summary, arm, benchmark)
             x = np.arange(1, summary["rounds"] + 1) + 0.08 * (i - (len(arms) - 1) / 2)
             mean, (low, high) = 100 * np.array(row["accuracy"]), 100 * np.array(row["accuracy_ci"]).T
             errors = [np.maximum(mean - low, 0), np.maximum(high - mean, 0)]

@@ -17,8 +17,7 @@ MOST_SUBSETS = 1_000  # as many subsets of samples are enumerated, or else drawn
 
 
 def group_advantages(rewards: np.ndarray) -> np.ndarray:
-    """Group-relative advantages (r - mean) / (std + 1e-4), row by row, as TRL computes them: with the sample standard
-    deviation (n - 1).
+    """Return group-relative advantages (r - mean) / (std + 1e-4), row by row, as TRL does: std with n - 1.
 
     Args:
         rewards: (groups, G).
@@ -31,15 +30,13 @@ def group_advantages(rewards: np.ndarray) -> np.ndarray:
 
 
 def transitions(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
-    """Accuracies at both attempts and what changed in between, as shares of all problems (SCoRe's definitions, which
-    the paper's table seems to follow).
+    """Return accuracies at both attempts and what changed between, as shares of all problems (SCoRe's definitions).
 
     Args:
         first, second: same shape, right or wrong at attempt 1 and 2.
 
     Returns:
-        ``acc_t1, acc_t2, delta_t1_t2, i_to_c`` (wrong, then right), ``c_to_i`` (right, then wrong). acc_t2 = acc_t1 +
-        i_to_c - c_to_i.
+        ``acc_t1, acc_t2, delta_t1_t2, i_to_c`` (wrong, then right), ``c_to_i`` (right, then wrong).
 
     >>> transitions(np.array([1, 1, 0, 0]), np.array([1, 0, 1, 1]))
     {'acc_t1': 0.5, 'acc_t2': 0.75, 'delta_t1_t2': 0.25, 'i_to_c': 0.5, 'c_to_i': 0.25}
@@ -58,28 +55,24 @@ def transitions(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
 
 # ---------------------------------------------------------------------------------------------- intervals
 def estimate(values: np.ndarray, level: float = 0.95) -> dict[str, float]:
-    """The mean over seeds and problems with interval and test, from crossed random effects: both the training seeds and
-    the problems are samples, and the interval speaks of other seeds *and* other problems.
+    """Estimate the mean over seeds and problems, with interval and test, for other seeds *and* other problems.
 
-    Two-way analysis of variance without replication, mean squares MS of seeds, problems and error. Of the mean's
-    variance (MS_problems + MS_seeds - MS_error) / (S P) [Cornfield and Tukey 1956; as for readers and cases: Hillis
-    2007] the part of the seeds is kept at 0 or more, so that it never falls below what the problems alone make of it.
-    Student's t with Satterthwaite's (1946) degrees of freedom, at least those of the smaller factor. With one seed this is the
-    t interval over problems, and says nothing about other seeds.
+    Crossed random effects: a two-way analysis of variance without replication, with mean squares MS of seeds, problems
+    and error. The mean's variance is (MS_problems + MS_seeds - MS_error) / (S P) [Cornfield and Tukey 1956; Hillis 2007
+    for readers and cases]. The part of the seeds is kept at 0 or more. Student's t has Satterthwaite's (1946) degrees of
+    freedom, at least those of the smaller factor. With one seed this is the t interval over problems.
 
-    Coverage of the 95% interval of differences between arms in simulation (`tests/test_stats.py`): about 93.5 to 97%
-    with 5 seeds, 92 to 97.5% with 3, down to 89.5% with 2; up to 98.5% where seeds do not differ. Of accuracies:
-    `accuracy_interval`.
+    Coverage of the 95% interval of differences in simulation (`tests/report/test_statistics.py`): 93.5 to 97% with 5
+    seeds, 92 to 97.5% with 3, down to 89.5% with 2; up to 98.5% where seeds do not differ.
 
     Args:
         values: (seeds, problems) or (problems,), at least two problems: right or wrong, shares, or differences of them
             between two arms whose seeds are paired by index.
-        level: of the interval.
 
     Returns:
         ``mean``, ``low``, ``high``, ``p`` (two-sided, of mean = 0), ``se``, ``df``. Without any variation the interval
-        is as wide as Clopper and Pearson's (1934) for none of P problems, since P equal values do not prove that all are,
-        and ``p`` is 1 if the mean is 0, else that of a sign test, 2 / 2^P.
+        is as wide as Clopper and Pearson's (1934) for none of P problems. Then ``p`` is 1 if the mean is 0, else that
+        of a sign test, 2 / 2^P.
 
     Raises:
         ValueError: `values` has another shape, fewer than two problems, or numbers that are not finite.
@@ -101,21 +94,20 @@ def estimate(values: np.ndarray, level: float = 0.95) -> dict[str, float]:
 
 
 def accuracy_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Interval of an accuracy: Wilson's (1927) for as many independent answers as would have the same standard error.
+    """Return the interval of an accuracy: Wilson's (1927) for as many independent answers as have its standard error.
 
-    That number is mean (1 - mean) / se^2. One model's right and wrong answers are as many as there are problems, so its
-    interval is Wilson's as usual; several seeds have the standard error and Student's t of `estimate` [such intervals of
-    surveys: Kott and Carr 1997; Franco et al. 2019]. Stays within [0, 1], and unlike a clipped `estimate` keeps its coverage
-    near 0 and 1 as long as seeds differ little there: in the simulations of `estimate` 93 to 98% with 5 seeds that differ
-    by at most 7 points, 92 to 98.5% with 3. Where they differ much near 100% it is too narrow: 91% with 5 seeds 12 points
+    That number is mean (1 - mean) / se^2. For one model it is the number of problems, and the interval is Wilson's as
+    usual. Several seeds have the standard error and Student's t of `estimate` [Kott and Carr 1997; Franco et al. 2019].
+
+    The interval stays within [0, 1]. In the simulations of `estimate` it covers 93 to 98% with 5 seeds that differ by at
+    most 7 points, and 92 to 98.5% with 3. Where seeds differ much near 100% it is too narrow: 91% with 5 seeds 12 points
     apart around 90%, 82% with 19 points.
 
     Args:
         values: (seeds, problems) or (problems,), right or wrong, or shares of samples that are.
-        level: of the interval.
 
     Returns:
-        (low, high). If all values are equal they count as one answer for each problem, however many seeds there are.
+        (low, high). Values that are all equal count as one answer for each problem.
 
     Raises:
         ValueError: as `estimate`, and for values outside [0, 1].
@@ -146,7 +138,7 @@ def _table(values: np.ndarray) -> np.ndarray:
 
 
 def _mean_squares(values: np.ndarray) -> tuple[float, float, float]:
-    """Of seeds, problems and error; with one seed, those of seeds and error are 0."""
+    """Return the mean squares of seeds, problems and error; with one seed, those of seeds and error are 0."""
     seeds, problems = values.shape
     mean, of_seed, of_problem = values.mean(), values.mean(1, keepdims=True), values.mean(0, keepdims=True)
     contrasts = max(seeds - 1, 1)
@@ -158,7 +150,7 @@ def _mean_squares(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def _standard_error(squares: tuple[float, float, float], seeds: int, problems: int) -> tuple[float, float]:
-    """Standard error and degrees of freedom of the mean, from the mean squares of seeds, problems and error."""
+    """Return standard error and degrees of freedom of the mean."""
     of_seeds, of_problems, of_error = squares
     total = of_problems + max(of_seeds - of_error, 0.0)
     if total == 0:
@@ -171,10 +163,10 @@ def _standard_error(squares: tuple[float, float, float], seeds: int, problems: i
 
 # ---------------------------------------------------------------------------------------------- planning
 def minimum_detectable_effect(values: np.ndarray, power: float = 0.8, level: float = 0.95) -> float:
-    """The smallest true mean that an experiment of this size and these variances finds to differ from 0 with
-    probability `power`: (t_{(1 + level) / 2} + t_{power}) se, with se and df of `estimate` [Bloom 1995]. With 2 or 3
-    seeds the true power is a few points lower (73 to 81% instead of 80% in simulation). Without any variation, half the
-    width of the interval.
+    """Return the smallest true mean that an experiment of this size and variance finds with probability `power`.
+
+    It is (t_{(1 + level) / 2} + t_{power}) se, with se and df of `estimate` [Bloom 1995]; without any variation, half the
+    width of the interval. With 2 or 3 seeds the true power is 73 to 81% instead of 80% in simulation.
 
     Args, Raises: as `estimate`.
 
@@ -188,12 +180,12 @@ def minimum_detectable_effect(values: np.ndarray, power: float = 0.8, level: flo
 
 
 def seeds_to_decide(values: np.ndarray, level: float = 0.95) -> int | None:
-    """The smallest number of seeds with which the interval of `estimate` would exclude 0, were the mean, the problems
-    and the variances those observed; at the observed number of seeds that is the interval of `estimate` itself.
+    """Return the smallest number of seeds that would decide, if mean, problems and variances were those observed.
+
+    It decides if the interval of `estimate` excludes 0.
 
     Returns:
-        At least 2. None: more than 10,000 are needed, or no number suffices, as the problems alone leave 0 inside or
-        the mean is 0; or there is only one seed, which does not say how seeds vary.
+        At least 2. None: more than 10,000 are needed, no number suffices, or one seed does not say how seeds vary.
 
     Args, Raises: as `estimate`.
 
@@ -214,8 +206,9 @@ def seeds_to_decide(values: np.ndarray, level: float = 0.95) -> int | None:
 
 
 def problems_to_decide(values: np.ndarray, level: float = 0.95) -> int | None:
-    """`seeds_to_decide`, of problems: the seeds are those observed. None: more than 1,000,000 are needed, or no number
-    suffices, as the seeds alone leave 0 inside or the mean is 0.
+    """Return the smallest number of problems that would decide with the observed seeds; see `seeds_to_decide`.
+
+    None: more than 1,000,000 are needed, or no number suffices.
 
     >>> problems_to_decide([1, 0, 0, -1, 0, 0, 1, 0, 0, 0])
     127
@@ -237,9 +230,10 @@ def _excludes_zero(mean: float, squares: tuple[float, float, float], seeds: int,
 
 
 def _smallest(decides: Callable[[int], bool], most: int) -> int | None:
-    """The smallest number from 2 to `most` that decides. Larger ones need not decide too (as the problems become many,
-    the seeds make up the error, with fewer degrees of freedom), so it is looked for from below: one by one up to 100, then
-    in steps of 1%.
+    """Return the smallest number from 2 to `most` that decides.
+
+    Larger numbers need not decide too: with many problems the seeds make up the error, with fewer degrees of freedom.
+    So it is looked for from below, one by one up to 100, then in steps of 1%.
     """
     tried, number = 1, 2
     while number <= most:
@@ -251,8 +245,7 @@ def _smallest(decides: Callable[[int], bool], most: int) -> int | None:
 
 # ---------------------------------------------------------------------------------------------- tests
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """Exact two-sided p-value of McNemar's (1947) test: does one model answer as many of the same problems right the
-    second time? Only problems that changed count; 1 without any.
+    """Return the exact two-sided p-value of McNemar's (1947) test of a model's two attempts; 1 if nothing changed.
 
     Args:
         first, second: (problems,) each, right or wrong.
@@ -271,7 +264,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
-    """P-values adjusted for their number by Holm's (1979) step-down procedure, under the same keys.
+    """Adjust p-values for their number by Holm's (1979) step-down procedure.
 
     >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
     {'a': 0.03, 'b': 0.06, 'c': 0.06}
@@ -284,8 +277,9 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
 
 # ---------------------------------------------------------------------------------------------- several samples
 def pass_at_k(right: np.ndarray, k: int) -> np.ndarray:
-    """Probability that at least one of k samples is right, for each problem: the unbiased estimator
-    1 - C(n - c, k) / C(n, k) of Chen et al. (2021) for c right ones of n, as a product of k ratios.
+    """Estimate the probability that at least one of k samples is right, for each problem.
+
+    The estimator 1 - C(n - c, k) / C(n, k) of Chen et al. (2021) for c right ones of n is unbiased.
 
     Args:
         right: (problems, n), right or wrong.
@@ -307,11 +301,10 @@ def pass_at_k(right: np.ndarray, k: int) -> np.ndarray:
 
 
 def maj_at_k(answers: list[list[str | None]], right: np.ndarray, k: int) -> np.ndarray:
-    """Expected accuracy of the most frequent answer among k samples, for each problem.
+    """Return the expected accuracy of the most frequent answer among k samples, for each problem.
 
-    The mean over all subsets of k samples if they are at most 1,000 (every k for n up to 12), else over 1,000 subsets
-    drawn with a fixed seed. A tie is broken uniformly among its answers; None does not vote; a vote that nobody casts
-    is wrong.
+    The mean goes over all subsets of k samples if they are at most 1,000 (every k for n up to 12), else over 1,000
+    subsets drawn with a fixed seed. A tie is broken uniformly; None does not vote; a vote without answers is wrong.
 
     Args:
         answers: (problems, n), compared as text.

@@ -1,6 +1,4 @@
-"""How every figure looks: widths for print, one colour and one marker for each arm, legends beside the panels, and files that
-come out the same whenever they are drawn.
-"""
+"""The look of every figure: print width, a colour and a marker for each arm, legends beside the panels, stable files."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +10,8 @@ from matplotlib.lines import Line2D
 
 TEXT_WIDTH = 7.0  # inches, both columns of a paper; no text is smaller than 8 points at this width
 INK, SOFT = "#222222", "#BBBBBB"
-# Okabe and Ito's palette; where that ends, colours that are far from it for every kind of sight (tested). No two arms share a marker.
+# Okabe and Ito's palette; where that ends, colours that are far from it for every kind of sight (tested). No two arms
+# share a marker
 ARMS = {
     "base": ("#6B6B6B", "s"),
     "grpo": ("#56B4E9", "^"),
@@ -29,73 +28,37 @@ ARMS = {
 OTHERS = [("#44AA99", "d"), ("#AA4499", "*"), ("#999933", "8"), ("#88CCEE", "H")]  # arms of your own
 COLORS = {arm: color for arm, (color, _) in ARMS.items()}
 OTHER_COLORS = [color for color, _ in OTHERS]
-# of verdicts, and of mended and broken answers: no arm has these
+# of verdicts, and of fixed and broken answers: no arm has these
 VERDICT_COLORS = {"supported": "#00695C", "refuted": "#CC3311", "undecided": "#949494"}
 VERDICT_MARKERS = {"supported": "o", "refuted": "X", "undecided": "o"}
 
 
+def counted(seeds: list[int]) -> str:
+    return "1 training seed" if len(seeds) == 1 else f"{len(seeds)} training seeds"
+
+
+def where(summary: dict) -> str:
+    """Name the experiment that the numbers are of; a miniature is called one."""
+    params = summary["params"]
+    model = "Miniature" if params["model"] == "miniature" else params["model"]
+    seeds, n = counted(params["seeds"]), summary["rows"][0]["n"]
+    return f"{model}, profile {summary['profile']}: {seeds}, {n} problems a test set"
+
+
 def look_of(arm: str, arms: Iterable[str]) -> tuple[str, str]:
-    """Colour and marker of an arm; of an own arm, by its place among the own ones."""
+    """Return colour and marker of an arm; of an own arm, by its place among the own ones."""
     if arm in ARMS:
         return ARMS[arm]
     own = [other for other in arms if other not in ARMS]
     return OTHERS[own.index(arm) % len(OTHERS)]
 
 
-def color_of(arm: str, arms: Iterable[str]) -> str:
-    return look_of(arm, arms)[0]
-
-
-def marker_of(arm: str, arms: Iterable[str]) -> str:
-    return look_of(arm, arms)[1]
-
-
 def use_style() -> None:
-    """White behind everything, so that a dark page leaves the figure readable; letters as outlines, so that an SVG looks the
-    same without the font.
-    """
-    plt.rcParams.update(
-        {
-            "figure.dpi": 110,
-            "figure.facecolor": "white",
-            "savefig.facecolor": "white",
-            "savefig.transparent": False,
-            "savefig.dpi": 200,
-            "text.color": INK,
-            "axes.labelcolor": INK,
-            "axes.edgecolor": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
-            "font.size": 8,
-            "axes.titlesize": 8.5,
-            "axes.labelsize": 8,
-            "figure.titlesize": 8.5,
-            "figure.labelsize": 8,
-            "xtick.labelsize": 8,
-            "ytick.labelsize": 8,
-            "legend.fontsize": 8,
-            "legend.title_fontsize": 8,
-            "legend.frameon": False,
-            "legend.borderaxespad": 0.2,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.linewidth": 0.7,
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "grid.alpha": 0.25,
-            "grid.linewidth": 0.6,
-            "lines.linewidth": 1.4,
-            "figure.constrained_layout.h_pad": 0.05,
-            "figure.constrained_layout.w_pad": 0.05,
-            "svg.hashsalt": "mgrpo",
-            "svg.fonttype": "path",
-        }
-    )
+    plt.style.use(Path(__file__).parent / "mgrpo.mplstyle")
 
 
 def panels(names: list[str], height: float, **options) -> tuple[plt.Figure, dict[str, Axes], list[Axes]]:
-    """A figure of text width with a titled panel for each name: up to three beside each other, more in two rows.
+    """Make a figure of text width with a titled panel for each name: up to three in a row, more in two rows.
 
     Args:
         height: of a row of panels, in inches.
@@ -118,7 +81,7 @@ def panels(names: list[str], height: float, **options) -> tuple[plt.Figure, dict
 
 
 def finish(figure: plt.Figure, title: str, xlabel: str, handles: list[Line2D], spare: list[Axes] | None = None) -> None:
-    """Title, common label of the x axes, and the legend in a blank place or else below, where it covers nothing."""
+    """Add title, common label of the x axes, and the legend: in a blank place, or else below, where it covers nothing."""
     figure.suptitle(title)
     if spare:
         spare[0].legend(handles=handles, loc="center")
@@ -129,14 +92,14 @@ def finish(figure: plt.Figure, title: str, xlabel: str, handles: list[Line2D], s
 
 
 def key(label: str, **look) -> Line2D:
-    """An entry of a legend."""
+    """Make an entry of a legend."""
     return Line2D([], [], label=label, **look)
 
 
 def save(
     figure: plt.Figure, folder: Path, name: str, title: str = "", text: str = "", kinds: tuple = ("svg", "png")
 ) -> Path:
-    """SVG and PNG, whole or not at all; the same bytes whenever it is drawn from the same results.
+    """Write SVG and PNG, whole or not at all; the same bytes whenever it is drawn from the same results.
 
     Args:
         title, text: of the caption; they stand in the files, too.

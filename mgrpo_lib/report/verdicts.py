@@ -1,6 +1,4 @@
-"""What the records say about the hypotheses of ANALYSIS.md, in its order: verdicts, controls, equal budgets, and how far
-our choices matter. Shares and differences are fractions.
-"""
+"""Verdicts on the hypotheses of ANALYSIS.md, controls, equal budgets and robustness. Shares are fractions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -45,8 +43,9 @@ FAMILIES = [("no_draft",), ("other_draft",), ("resample",), ("untrained, GRPO", 
 
 # ---------------------------------------------------------------------------------------------- verdicts
 def hypotheses(records: Records) -> list[dict[str, Any]]:
-    """Every hypothesis on every benchmark: quantity, interval, adjusted p, verdict; empty where the profile does not name
-    both arms as `control_arms`, and so is exploratory.
+    """Test every hypothesis on every benchmark: quantity, interval, adjusted p, verdict.
+
+    Empty where the profile does not name both arms as `control_arms`, and so is exploratory.
     """
     if not {METHOD, BASELINE} <= set(records.cfg.control_arms):
         return []
@@ -71,9 +70,7 @@ def hypotheses(records: Records) -> list[dict[str, Any]]:
 
 
 def tested(values: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
-    """Means with intervals, p-values adjusted over the entries (Holm), and verdicts; an undecided one says what would
-    decide it.
-    """
+    """Return means with intervals, p-values adjusted over the entries (Holm), verdicts, and what would decide."""
     found = {name: estimate(array) for name, array in values.items()}
     adjusted = holm({name: one["p"] for name, one in found.items()})
     out = {}
@@ -90,7 +87,7 @@ def tested(values: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 
 
 def verdict(mean: float, high: float, p_adjusted: float) -> str:
-    """The rule of ANALYSIS.md."""
+    """Apply the rule of ANALYSIS.md."""
     if p_adjusted < ALPHA and mean > 0:
         return "supported"
     if (p_adjusted < ALPHA and mean < 0) or high < SMALLEST_EFFECT:
@@ -99,22 +96,17 @@ def verdict(mean: float, high: float, p_adjusted: float) -> str:
 
 
 def overall(rows: list[dict]) -> dict[str, str]:
-    """One word for each hypothesis, from its verdicts on the benchmarks, as ANALYSIS.md says."""
+    """Return one word for each hypothesis, from its verdicts on the benchmarks, as ANALYSIS.md says."""
     words = {}
     for name in dict.fromkeys(row["hypothesis"] for row in rows):
-        verdicts = {row["verdict"] for row in rows if row["hypothesis"] == name}
-        words[name] = {
-            (True, False): "supported",
-            (False, True): "refuted",
-            (True, True): "mixed",
-            (False, False): "undecided",
-        }["supported" in verdicts, "refuted" in verdicts]
+        decided = {row["verdict"] for row in rows if row["hypothesis"] == name} - {"undecided"}
+        words[name] = "mixed" if len(decided) == 2 else next(iter(decided), "undecided")
     return words
 
 
 # ---------------------------------------------------------------------------------------------- is it correction?
 def controls(records: Records) -> list[dict[str, Any]]:
-    """MGRPO's second attempts minus each control, tested; empty if the profile asks for none of them."""
+    """Test MGRPO's second attempts minus each control; empty if the profile asks for none of them."""
     cfg, seeds = records.cfg, list(records.cfg.seeds)
     if not {METHOD, BASELINE, "base"} <= set(cfg.control_arms) or not cfg.samples:
         return []
@@ -138,9 +130,7 @@ def controls(records: Records) -> list[dict[str, Any]]:
 
 
 def self_correction(rows: list[dict]) -> dict[str, list[str]]:
-    """For each benchmark the controls that MGRPO's second attempts are *not* shown to beat; none: self-correction is
-    shown there.
-    """
+    """Return for each benchmark the controls that MGRPO is *not* shown to beat; none: self-correction is shown there."""
     return {
         benchmark: [row["control"] for row in rows if row["benchmark"] == benchmark and row["verdict"] != "supported"]
         for benchmark in dict.fromkeys(row["benchmark"] for row in rows)
@@ -148,7 +138,7 @@ def self_correction(rows: list[dict]) -> dict[str, list[str]]:
 
 
 def cross_refinement(records: Records) -> list[dict[str, Any]]:
-    """Accuracy of each arm's corrections of each arm's drafts, the draft's own accuracy beside it."""
+    """Return the accuracy of each arm's corrections of each arm's drafts, beside that of the drafts."""
     arms, rows = records.cfg.control_arms, []
     for drafts in arms:
         for corrector in arms:
@@ -159,25 +149,18 @@ def cross_refinement(records: Records) -> list[dict[str, Any]]:
                     second = records.chain(drafts, benchmark, "correct_2")
                 else:
                     second = records.control(corrector, f"drafts_of_{drafts}", benchmark, seeds)
-                rows.append(
-                    {
-                        "drafts_of": drafts,
-                        "corrected_by": corrector,
-                        "benchmark": benchmark,
-                        "drafts": float(first.mean()),
-                        "corrections": float(second.mean()),
-                        "ci": list(accuracy_interval(second)),
-                        "i_to_c": float((~first & second).mean()),
-                        "c_to_i": float((first & ~second).mean()),
-                    }
-                )
+                place = {"drafts_of": drafts, "corrected_by": corrector, "benchmark": benchmark}
+                means = {"drafts": float(first.mean()), "corrections": float(second.mean())}
+                changed = {"i_to_c": float((~first & second).mean()), "c_to_i": float((first & ~second).mean())}
+                rows.append({**place, **means, "ci": list(accuracy_interval(second)), **changed})
     return rows
 
 
 # ---------------------------------------------------------------------------------------------- equal budgets at test
 def budgets(records: Records) -> list[dict[str, Any]]:
-    """pass@k and maj@k of sampled first attempts, with the tokens that k of them cost, and the sampled chain (attempt
-    and correction) at its own cost; means over seeds and problems. ``k`` is None for the chain.
+    """Return pass@k and maj@k of sampled first attempts, and the accuracy of a sampled attempt with its correction.
+
+    Each has the tokens that it costs; means go over seeds and problems. ``k`` is None for attempt and correction.
     """
     rows = []
     for arm in records.seeds if records.cfg.samples else []:
@@ -199,9 +182,20 @@ def budgets(records: Records) -> list[dict[str, Any]]:
     return rows
 
 
+def at_equal_tokens(summary: dict) -> list[tuple[dict, list[dict], dict]]:
+    """Return each attempt with correction, all votes of its arm, and the largest that its tokens (+5%) pay for."""
+    found = []
+    for pair in (row for row in summary["budgets"] if row["k"] is None):
+        place = (pair["arm"], pair["benchmark"])
+        votes = [row for row in summary["budgets"] if (row["arm"], row["benchmark"]) == place and row["k"]]
+        paid = [row for row in votes if row["tokens"] <= 1.05 * pair["tokens"]] or votes[:1]
+        found.append((pair, votes, max(paid, key=lambda row: row["k"])))
+    return found
+
+
 # ---------------------------------------------------------------------------------------------- choices, collapse
 def robustness(records: Records) -> list[dict[str, Any]]:
-    """H1, H2 and H3 under other choices, on the probed problems: guiding phrase, temperature, batch size."""
+    """Return H1, H2 and H3 under other choices, on the probed problems: guiding phrase, temperature, batch size."""
     cfg, seeds = records.cfg, list(records.cfg.seeds)
     if not {METHOD, BASELINE} <= set(cfg.control_arms) or not cfg.samples:
         return []
@@ -235,21 +229,22 @@ def robustness(records: Records) -> list[dict[str, Any]]:
 
 
 def changes(records: Records, arm: str, benchmark: str) -> dict[str, Any]:
-    """How second attempts differ from first ones: copies, changed answers, edit distance (as a share of the longer
-    text), conditional rates, the share of mended answers whose draft was cut off or had no answer at all, and an exact
-    McNemar p-value for each seed.
+    """Return how second attempts differ from first ones.
+
+    Shares of copies and changed answers; edit distance, as a share of the longer text; conditional rates; the share of
+    fixed answers whose draft was cut off or had no answer; an exact McNemar p-value for each seed.
     """
     columns = ("correct_1", "correct_2", "text_1", "text_2", "answer_1", "answer_2", "truncated_1")
     first, second, text, again, answer, new, cut = (records.chain(arm, benchmark, column) for column in columns)
     first, second = first.astype(bool), second.astype(bool)
-    mended, unfinished = ~first & second, cut.astype(bool) | pd.isna(answer)
+    fixed, unfinished = ~first & second, cut.astype(bool) | pd.isna(answer)
     distance = [Levenshtein.normalized_distance(a, b) for a, b in zip(text.flat, again.flat, strict=True)]
     return {
         "copied": float((text == again).mean()),
         "answer_changed": float(((answer != new) & ~(pd.isna(answer) & pd.isna(new))).mean()),
         "edit_distance": float(np.mean(distance)),
-        "i_to_c_of_wrong": float(mended.sum() / max((~first).sum(), 1)),
+        "i_to_c_of_wrong": float(fixed.sum() / max((~first).sum(), 1)),
         "c_to_i_of_right": float((first & ~second).sum() / max(first.sum(), 1)),
-        "mended_unfinished": float((mended & unfinished).sum() / max(mended.sum(), 1)),
+        "mended_unfinished": float((fixed & unfinished).sum() / max(fixed.sum(), 1)),
         "mcnemar": [mcnemar(one, two) for one, two in zip(first, second, strict=True)],
     }

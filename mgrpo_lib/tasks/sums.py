@@ -1,17 +1,16 @@
-"""Sums and differences in plain English, for a small pretrained language model: a task that it half knows and that needs
-no download.
+"""Sums and differences in plain English, for a small pretrained language model that half knows them.
 
-The training questions are of two numbers (``What is 47 + 38?``); a test set has three, another tells the same as a
-story. Solutions go one step after the other (`worked`), so a second look is no easier than the first: correction can
-protect a right answer, and mend a slip.
-
-The paper has no such task; it is ours. Everything is deterministic given the seed. Inside this module an expression is
-a plain string such as ``47+38-29``.
+Training questions have two numbers (``What is 47 + 38?``). One test set has three, another tells the same as a story.
+Solutions go step by step, so a second attempt is no easier than the first: a correction can keep a right answer, or fix a
+slip. The paper has no such task. Everything is deterministic given the seed. In this module an expression is a plain string
+such as ``47+38-29``.
 """
 
 import random
 import re
-import zlib
+
+from mgrpo_lib.tasks.generated import SPLITS as SPLITS
+from mgrpo_lib.tasks.generated import draw_different, split_by_hash
 
 # name: (number of operands, told as a story)
 SETS = {
@@ -19,17 +18,16 @@ SETS = {
     "sums_long": ((3, 3), False),  # longer than any training question
     "sums_story": ((2, 2), True),  # another surface form, never seen in training
 }
-SPLITS = ("train", "validation", "test")
 TRAINING = "sums"
 BENCHMARKS = list(SETS)
-LARGEST = 99  # operand; no result on the way is negative
+LARGEST = 99  # operand
 NAMES = ["Ada", "Ben", "Cem", "Dana", "Eli", "Fay", "Gus", "Hana"]
 THINGS = ["apples", "books", "cards", "coins", "marbles", "pens", "shells", "stamps"]
 GAINS, LOSSES = ["buys", "finds", "gets"], ["sells", "loses", "gives away"]
 
 
 def expression(rng: random.Random, operands: tuple[int, int]) -> str:
-    """A random expression whose partial results are not negative."""
+    """Draw an expression whose partial results are not negative."""
     value = rng.randint(1, LARGEST)
     text = str(value)
     for _ in range(rng.randint(*operands) - 1):
@@ -41,7 +39,7 @@ def expression(rng: random.Random, operands: tuple[int, int]) -> str:
 
 
 def steps(text: str) -> tuple[int, list[tuple[str, int]]]:
-    """First operand, and the operator and operand of each step.
+    """Return the first operand, and the operator and operand of each step.
 
     >>> steps("47+38-29")
     (47, [('+', 38), ('-', 29)])
@@ -51,7 +49,7 @@ def steps(text: str) -> tuple[int, list[tuple[str, int]]]:
 
 
 def worked(text: str) -> tuple[str, int]:
-    """An expression worked out step by step as a completion, and its value.
+    """Work out an expression step by step, as a completion and its value.
 
     >>> worked("47+38-29")
     ('47 + 38 = 85\\n85 - 29 = 56\\n\\\\boxed{56}', 56)
@@ -65,12 +63,12 @@ def worked(text: str) -> tuple[str, int]:
 
 
 def plain(text: str) -> str:
-    """``47+38`` as a question."""
+    """Write ``47+38`` as a question."""
     return "What is " + re.sub("([+-])", r" \1 ", text) + "?"
 
 
 def story(text: str, rng: random.Random) -> str:
-    """The same question about things that somebody gains and loses."""
+    """Write the same question about things that somebody gains and loses."""
     first, rest = steps(text)
     name, things = rng.choice(NAMES), rng.choice(THINGS)
     told = [f"{name} has {first} {things}."]
@@ -80,7 +78,7 @@ def story(text: str, rng: random.Random) -> str:
 
 
 def bare(question: str) -> str:
-    """The expression in a question, plain or a story; two questions are the same if this is.
+    """Return the expression in a question, plain or a story; two questions are the same if this is.
 
     >>> bare("Ada has 47 pens. Ada gives away 9 pens. How many pens does Ada have now?")
     '47-9'
@@ -91,48 +89,31 @@ def bare(question: str) -> str:
 
 
 def split_of(text: str) -> str:
-    """The split an expression belongs to, by its hash: 70% train, 10% validation, 20% test. What is added in another order is
-    the same, so that no test question is a training question turned round.
-    """
+    """Return the split of an expression; the same terms in another order are in the same split."""
     value, rest = steps(f"+{text}")
-    terms = sorted([("+", value), *rest])
-    bucket = zlib.crc32("".join(f"{sign}{number}" for sign, number in terms).encode()) % 10
-    return "train" if bucket < 7 else "validation" if bucket == 7 else "test"
+    return split_by_hash("".join(f"{sign}{number}" for sign, number in sorted([("+", value), *rest])))
 
 
 def problems(name: str, split: str, n: int, seed: int = 0) -> list[dict]:
-    """`n` different problems of a set, as ``question, answer, id, source`` and ``solution``, a worked answer.
-
-    No expression can stand in two splits, plain or as a story: its hash decides.
-
-    Args:
-        name: a key of `SETS`.
-        split: ``train``, ``validation`` or ``test``.
-        n: number of problems.
-        seed: of the generator.
+    """Draw `n` different problems of a set (a key of `SETS`), each with a worked solution; no expression is in two splits.
 
     Raises:
         ValueError: unknown set or split, or fewer than `n` different problems.
     """
-    if name not in SETS:
-        raise ValueError(f"unknown set of sums {name!r}: one of {', '.join(SETS)}")
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
-    operands, told = SETS[name]
-    rng, found = random.Random(f"{name}/{split}/{seed}"), {}
-    for _ in range(1000 * n):
-        if len(found) == n:
-            break
-        text = expression(rng, operands)
-        if split_of(text) == split and text not in found:
-            found[text] = story(text, rng) if told else plain(text)
-    if len(found) < n:
-        raise ValueError(
-            f"{name!r} has only {len(found)} different problems in its {split} split, not {n}; ask for fewer"
-        )
-    rows = []
-    for i, (text, question) in enumerate(found.items()):
+    operands, told = SETS.get(name, (None, False))
+
+    def write(text: str, rng: random.Random) -> dict[str, str]:
         solution, value = worked(text)
-        row = {"question": question, "answer": str(value), "id": f"{name}-{split}-{i}", "source": f"sums/{name}"}
-        rows.append({**row, "solution": solution})
-    return rows
+        return {"question": story(text, rng) if told else plain(text), "answer": str(value), "solution": solution}
+
+    return draw_different(
+        "sums",
+        SETS,
+        name,
+        split,
+        n,
+        seed,
+        draw=lambda rng, _: expression(rng, operands),
+        split_of=split_of,
+        write=write,
+    )

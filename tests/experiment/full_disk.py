@@ -1,4 +1,4 @@
-"""Run by `test_guards.py` in a mount namespace of its own: trainings on a small file system that fills up while they write.
+"""Run by `test_failures.py` in a mount namespace of its own: trainings on a small file system that fills up while they write.
 
 Each is called again once there is room, and what it made is copied out. One more is called where nothing can be written.
 """
@@ -11,10 +11,11 @@ from pathlib import Path
 
 from mgrpo_lib.experiment.settings import load_config
 from mgrpo_lib.experiment.train import train
-from mgrpo_lib.method import guard as guards
-from mgrpo_lib.method import trainer
+from mgrpo_lib.method.checkpoints import UNFINISHED
+from mgrpo_lib.method.guard import TrainingError
+from mgrpo_lib.method.trainer import MGRPOTrainer
 
-COMPUTE_LOSS = trainer.MGRPOTrainer._compute_loss
+COMPUTE_LOSS = MGRPOTrainer._compute_loss
 
 
 def mount(place: Path, options: str) -> None:
@@ -35,15 +36,13 @@ def main(out: Path, settings: dict, rooms: list[int]) -> None:
                 filler.write_bytes(b"x" * (shutil.disk_usage(small).free - room))
             return COMPUTE_LOSS(self, model, inputs)
 
-        trainer.MGRPOTrainer._compute_loss = filling
+        MGRPOTrainer._compute_loss = filling
         try:
             train(cfg)
-        except guards.TrainingError as error:
+        except TrainingError as error:
             found.append([type(error.__cause__).__name__, str(error)])
-            assert not list(small.rglob(f"{trainer.UNFINISHED}/*")), (
-                "what was written so far takes the room that is left"
-            )
-        trainer.MGRPOTrainer._compute_loss = COMPUTE_LOSS
+            assert not list(small.rglob(f"{UNFINISHED}/*")), "what was written so far takes the room that is left"
+        MGRPOTrainer._compute_loss = COMPUTE_LOSS
         (small / "filler").unlink()
         train(cfg)
         shutil.copytree(cfg.run_folder, out / str(room))
@@ -53,7 +52,7 @@ def main(out: Path, settings: dict, rooms: list[int]) -> None:
     mount(locked, "ro")
     try:
         train(load_config("smoke", output_root=str(locked), **settings))
-    except guards.TrainingError as error:
+    except TrainingError as error:
         found.append([type(error.__cause__).__name__, str(error)])
     (out / "found.json").write_text(json.dumps(found))
 

@@ -1,4 +1,4 @@
-"""A chat model from a folder and questions from files of one's own, through the whole chain by parameters alone."""
+"""A chat model from a folder and questions from files, through the whole pipeline by parameters alone."""
 
 import json
 import subprocess
@@ -41,16 +41,25 @@ def chat_model(tmp_path_factory):
     )  # fmt: skip
     Qwen2ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return folder
+    return str(folder)
+
+
+def problems_file(path, count: int, solutions: bool = False) -> str:
+    """A file of sums, with worked solutions if asked."""
+    rows = [{"question": f"How much is {i} plus 1?", "answer": i + 1} for i in range(count)]
+    if solutions:
+        rows = [{**row, "solution": f"\\boxed{{{row['answer']}}}"} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
 
 
 @pytest.mark.slow
-def test_the_whole_chain(chat_model, tmp_path):
-    for name, count in (("my_train", 40), ("my_test", 12)):
-        rows = [{"question": f"How much is {i} plus {i + count}?", "answer": 2 * i + count} for i in range(count)]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+def test_the_whole_pipeline(chat_model, tmp_path):
+    train_file, test_file = (
+        problems_file(tmp_path / f"my_{name}.jsonl", n) for name, n in (("train", 40), ("test", 6))
+    )
     settings = {
-        "model": chat_model, "train_data": tmp_path / "my_train.jsonl", "benchmarks": f"[{tmp_path / 'my_test.jsonl'}]",
+        "model": chat_model, "train_data": train_file, "benchmarks": f"[{test_file}]",
         "arms": '{"mgrpo":{"load_in_4bit":true,"lora_rank":4}}', "control_arms": "[]", "samples": 0,
         "max_steps": 2, "train_problems": 0, "validation_problems": 6, "test_problems": 0, "max_completion_length": 24,
     }  # fmt: skip
@@ -60,41 +69,32 @@ def test_the_whole_chain(chat_model, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     results = tmp_path / "results" / "smoke"
     summary = store.read_json(results / "summary.json")
-    assert [(row["arm"], row["benchmark"], row["n"]) for row in summary["rows"]] == [
-        ("base", "my_test", 12),
-        ("mgrpo", "my_test", 12),
-    ]
+    found = [(row["arm"], row["benchmark"], row["n"]) for row in summary["rows"]]
+    assert found == [("base", "my_test", 6), ("mgrpo", "my_test", 6)]
     assert str(tmp_path) not in json.dumps(summary["params"]["benchmarks"]), "where a file lies is no part of results"
     run = store.read_json(results / "runs" / "mgrpo-seed0" / "run.json")
-    assert run["steps"] == 2 and run["train_tokens"] > 0  # it is never right, so there is nothing to move the weights
+    assert run["steps"] == 2 and run["train_tokens"] > 0
     assert (results / "runs" / "mgrpo-seed0" / "model" / "adapter_config.json").exists()
     card = store.read_json(results / "data.json")["sets"]
-    assert card["train"]["rows"] == 34 and card["my_test"]["rows"] == 12
+    assert card["train"]["rows"] == 40 - 6 - 6, "without the test questions and the validation set"
+    assert card["my_test"]["rows"] == 6
 
 
-def worked(path, count: int = 24, **columns):
-    """A file of sums with worked solutions."""
-    rows = [
-        {"question": f"{i} + 1?", "answer": i + 1, "solution": f"\\boxed{{{i + 1}}}", **columns} for i in range(count)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def test_a_warm_up_makes_a_base_model_that_is_trained_further(chat_model, tmp_path, monkeypatch):
+def test_a_warm_up_makes_a_base_model_that_is_trained_further(chat_model, tmp_path):
     from mgrpo_lib.experiment.models import base_location, load_policy
     from mgrpo_lib.experiment.train import build_trainer, train, train_base
 
     settings = {
-        "model": str(chat_model), "train_data": worked(tmp_path / "my_sums.jsonl"), "benchmarks": ["sums_story"],
-        "arms": {"mgrpo": {}}, "control_arms": [], "train_problems": 0, "validation_problems": 4, "max_steps": 1, "lora_rank": 4,
-        "output_root": str(tmp_path), "max_completion_length": 12, "system_prompt": "Box it.",
+        "model": chat_model, "train_data": problems_file(tmp_path / "my_sums.jsonl", 24, solutions=True),
+        "benchmarks": ["sums_story"], "arms": {"mgrpo": {}}, "control_arms": [], "train_problems": 0,
+        "validation_problems": 4, "max_steps": 1, "lora_rank": 4, "output_root": str(tmp_path), "max_completion_length": 12,
+        "system_prompt": "Box it.", "arm": "base", "sft_steps": 30, "sft_learning_rate": 1e-2,
     }  # fmt: skip
-    cfg = load_config("smoke", arm="base", sft_steps=30, sft_learning_rate=1e-2, **settings)
+    cfg = load_config("smoke", **settings)
     done = train_base(cfg)
     losses = [row["loss"] for row in store.read_jsonl(cfg.run_folder / "metrics.jsonl")]
     assert len(losses) == 30 and losses[-1] < 0.85 * losses[0]
-    before, after = (load_file(folder / "model.safetensors") for folder in (chat_model, cfg.run_folder / "model"))
+    before, after = load_file(f"{chat_model}/model.safetensors"), load_file(cfg.run_folder / "model/model.safetensors")
     assert before.keys() == after.keys() and any(not torch.equal(before[name], after[name]) for name in before)
     assert base_location(cfg) == str(cfg.run_folder / "model") and done["key"] == fingerprints.base_key(cfg)
     assert str(tmp_path) not in json.dumps(done)
@@ -104,44 +104,34 @@ def test_a_warm_up_makes_a_base_model_that_is_trained_further(chat_model, tmp_pa
     (row, *_) = build_trainer(run, str(tmp_path / "trainer")).train_dataset
     assert row["prompt"][0] == {"role": "system", "content": "Box it."}
     assert train(run)["base_key"] == done["key"]
-    others = [{"sft_steps": 0}, {"sft_steps": 31}, {"sft_steps": 30, "system_prompt": SYSTEM_PROMPT}]
-    others.append({"sft_steps": 30, "train_data": worked(tmp_path / "more.jsonl", 25)})
-    keys = {
-        fingerprints.base_key(load_config("smoke", arm="base", **{**settings, "sft_learning_rate": 1e-2, **o}))
-        for o in others
-    }
+    more = problems_file(tmp_path / "more.jsonl", 25, solutions=True)
+    others = [{"sft_steps": 0}, {"sft_steps": 31}, {"system_prompt": SYSTEM_PROMPT}, {"train_data": more}]
+    keys = {fingerprints.base_key(load_config("smoke", **{**settings, **other})) for other in others}
     assert len(keys) == 4 and done["key"] not in keys
 
 
 def test_a_warm_up_without_solutions_is_refused(chat_model, tmp_path):
     from mgrpo_lib.experiment.train import train_base
 
-    rows = [{"question": f"{i} + 1?", "answer": i + 1} for i in range(24)]
-    (tmp_path / "plain.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = {"model": str(chat_model), "benchmarks": ["sums"], "validation_problems": 4, "sft_steps": 2}
-    own = load_config(
-        "smoke",
-        arm="base",
-        train_data=str(tmp_path / "plain.jsonl"),
-        output_root=str(tmp_path),
-        train_problems=0,
-        **settings,
-    )
-    with pytest.raises(ConfigError, match="has none; add a column 'solution', or set sft_steps=0"):
-        train_base(own)
-    with pytest.raises(ConfigError, match="gsm8k has not here; set sft_steps=0"):
+    settings = {"model": chat_model, "benchmarks": ["sums"], "validation_problems": 4, "sft_steps": 2}
+    settings |= {"arm": "base", "train_problems": 0, "output_root": str(tmp_path)}
+    plain = problems_file(tmp_path / "plain.jsonl", 24)
+    with pytest.raises(ConfigError, match="sft_steps=2 .*'solution'.*sft_steps=0"):
+        train_base(load_config("smoke", train_data=plain, **settings))
+    with pytest.raises(ConfigError, match="sft_steps=0"):
         load_config("smoke", train_data="gsm8k", **settings)
 
 
 def test_a_tokenizer_without_a_chat_template_gets_plain_turns(chat_model, tmp_path):
     from mgrpo_lib.experiment.models import load_tokenizer
-    from mgrpo_lib.method.prompts import first_prompt, guidance_ids
+    from mgrpo_lib.method.prompts import guidance_ids
 
-    tokenizer = load_tokenizer(load_config("t4", model=str(chat_model)), str(chat_model))
+    cfg = load_config("t4", model=chat_model)
+    tokenizer = load_tokenizer(cfg, chat_model)
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path)
-    tokenizer = load_tokenizer(load_config("t4", model=str(chat_model)), str(tmp_path))
-    prompt = first_prompt("2 + 2?", "chat", "Add.")
+    tokenizer = load_tokenizer(cfg, str(tmp_path))
+    prompt = [{"role": "system", "content": "Add."}, {"role": "user", "content": "2 + 2?"}]
     text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     assert text == "Add.\nUser: 2 + 2?\nAssistant:"
     assert tokenizer.decode(guidance_ids(tokenizer, prompt, "Sure?", "user")) == "<|im_end|>\nUser: Sure?\nAssistant:"
@@ -152,19 +142,14 @@ def test_a_tokenizer_without_a_chat_template_gets_plain_turns(chat_model, tmp_pa
 def test_the_real_benchmarks_from_local_files_through_notebook_05(chat_model, tmp_path):
     names = ["gsm8k", "math500", "minerva_math", "olympiadbench"]
     settings = {
-        "profile": "t4", "arm": "base", "output_root": str(tmp_path), "model": str(chat_model), "data_dir": str(REAL),
-        "benchmarks": names, "test_problems": 3, "validation_problems": 2, "control_arms": [], "samples": 0, "max_completion_length": 8,
-        "load_in_4bit": False,
+        "profile": "t4", "arm": "base", "output_root": str(tmp_path), "model": chat_model, "data_dir": str(REAL),
+        "benchmarks": names, "test_problems": 3, "validation_problems": 2, "control_arms": [], "samples": 0,
+        "max_completion_length": 8, "load_in_4bit": False,
     }  # fmt: skip
     for notebook in ("02_base_model", "05_benchmarks"):
-        source = ROOT / "notebooks" / f"{notebook}.ipynb"
+        source, executed = ROOT / "notebooks" / f"{notebook}.ipynb", tmp_path / "executed.ipynb"
         papermill.execute_notebook(
-            str(source),
-            str(tmp_path / "out.ipynb"),
-            settings,
-            cwd=str(source.parent),
-            progress_bar=False,
-            kernel_name="python3",
+            source, executed, settings, cwd=source.parent, progress_bar=False, kernel_name="python3"
         )
     records = store.read_jsonl(tmp_path / "results" / "t4" / "records" / "base.jsonl.gz")
     assert [sum(record["benchmark"] == name for record in records) for name in names] == [3, 3, 3, 3]

@@ -1,30 +1,26 @@
-"""The whole chain in small, as a user runs it: `python -m mgrpo_lib reproduce --profile smoke`, then the same again,
+"""The whole pipeline in small, as a user runs it: `python -m mgrpo_lib reproduce --profile smoke`, then the same again,
 then other settings.
 """
 
 import gzip
 import json
 import os
-import platform
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from itertools import takewhile
 from pathlib import Path
 
 import psutil
 import pytest
 
-from mgrpo_lib.__main__ import main
-from mgrpo_lib.experiment import fingerprints, store, versions
-from mgrpo_lib.experiment import pipeline as runner
-from mgrpo_lib.experiment.pipeline import plan
+from mgrpo_lib.experiment import fingerprints, jobs, pipeline, store, versions
+from mgrpo_lib.experiment.jobs import list_jobs
 from mgrpo_lib.experiment.settings import ROOT, ConfigError, load_config
 from mgrpo_lib.report import tables as report
 from mgrpo_lib.report.figures import FIGURES
-from tests.experiment.kill_chain import descendants, kernels
+from tests.experiment.kill_pipeline import descendants, kernels
 
 
 def call(*arguments: str, timeout: int = 600) -> subprocess.CompletedProcess:
@@ -121,25 +117,9 @@ def test_the_4bit_arm_left_an_adapter_that_loads(cfg):
     assert any("uint8" in str(p.dtype) for p in model.parameters())
 
 
-def test_every_trained_model_has_its_card_whose_lines_load_it(out, cfg, monkeypatch):
-    from mgrpo_lib.experiment.models import load_policy
-
-    monkeypatch.chdir(out)
-    for run in fingerprints.all_runs(cfg)[1:]:
-        folder = run.run_folder / "model"
-        card = (folder / "README.md").read_text(encoding="utf-8")
-        assert f"# {run.run_name}\n" in card and "| chains | 20 |" in card and "Needed]" not in card
-        code = card.partition("```python\n")[2].partition("```")[0]
-        names: dict = {}
-        exec(code.replace('here = "..."', f"here = {str(folder)!r}"), names)  # our own text
-        assert names["tokenizer"].padding_side == "left"
-        ours, theirs = load_policy(run)[0].state_dict(), names["model"].state_dict()
-        assert ours.keys() == theirs.keys() and all((ours[name] == theirs[name]).all() for name in ours)
-
-
 def test_executed_copies_tables_and_figures_are_there(out, cfg):
     results, figures = out / "results" / "smoke", out / "figures" / "smoke"
-    for job in plan(cfg, {}):
+    for job in list_jobs(cfg, {}):
         assert job.output.exists(), job.name
         text = job.output.read_text()
         assert "output_type" in text and '"error"' not in text
@@ -185,7 +165,7 @@ def test_a_folder_that_is_in_use_is_for_its_owner_and_the_owners_notebooks_alone
         pass  # a notebook run by hand
     monkeypatch.setenv(store.CHAIN, str(owner.pid))
     with store.only_one(folder), store.only_one(folder):
-        pass  # a notebook of that chain
+        pass  # a notebook of that pipeline
     monkeypatch.setenv(store.CHAIN, str(os.getpid()))
     with pytest.raises(ConfigError, match="in use"), store.only_one(folder):
         pass  # of another
@@ -197,11 +177,11 @@ def test_a_folder_that_is_in_use_is_for_its_owner_and_the_owners_notebooks_alone
 def test_a_changed_parameter_never_reuses_an_old_result(out, monkeypatch):
     def done(**changes) -> set[str]:
         cfg = load_config("smoke", arm="base", output_root=str(out), **changes)
-        return {job.name for job in plan(cfg, changes) if job.done()}
+        return {job.name for job in list_jobs(cfg, changes) if job.done()}
 
     def outdated(**changes) -> dict[str, list[str]]:
         cfg = load_config("smoke", arm="base", output_root=str(out), **changes)
-        return runner.outdated([job for job in plan(cfg, changes) if not job.done()])
+        return jobs.outdated([job for job in list_jobs(cfg, changes) if not job.done()])
 
     everything = done()
     assert len(everything) == 10
@@ -229,88 +209,14 @@ def test_a_changed_parameter_never_reuses_an_old_result(out, monkeypatch):
     assert outdated() == {old: ["02_base_model", "05_base", *trained, "05_seed0", "06_figures"]}
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 9])
-def test_each_job_comes_after_its_needs_and_the_last_evaluations_side_by_side(workers):
-    cfg = load_config("cpu", arm="base")
-    jobs = plan(cfg, {}, workers)
-    assert {job.name for job in jobs} == {job.name for job in plan(cfg, {})} and len(jobs) == 25
-    for place, job in enumerate(jobs):
-        assert all(need in jobs[:place] for need in job.needs), job.name
-    tested = [job.name for job in jobs if job.notebook == "05_benchmarks"]
-    assert tested == ["05_base", *(f"05_seed{seed}" for seed in cfg.seeds)]
-    for job in jobs:
-        if job.name in tested[1:]:
-            trained = {need.name for need in job.needs if need.notebook in ("03_grpo", "04_mgrpo")}
-            assert trained == {f"{'04' if arm == 'mgrpo' else '03'}_{arm}-{job.name[3:]}" for arm in cfg.arms}
-    last = takewhile(lambda job: job.notebook == "05_benchmarks", reversed(jobs[:-2]))  # before 06 and 00
-    assert len(list(last)) == min(workers, 5)
-
-
-def test_without_arms_the_base_model_alone_is_evaluated(tmp_path, monkeypatch, capsys):
-    started = []
-    monkeypatch.setattr(runner, "_run", lambda pending, workers: started.extend(pending) or dict.fromkeys([], 0.0))
-    folder = tmp_path / "results" / "smoke"
-    store.write_json(folder / "records" / "base.json", {"accuracy": {"chains": {"acc_t1": 0.5, "acc_t2": 0.25}}})
-    assert runner.reproduce("smoke", {"arms": {}, "control_arms": []}, out=str(tmp_path)) == 0
-    assert [job.name for job in started] == ["01_data", "02_base_model", "05_base"]
-    text = capsys.readouterr().out
-    assert "chains: 50.0% right at attempt 1, 25.0% at attempt 2" in text and "of the base model alone" in text
-    monkeypatch.setattr(sys, "argv", ["mgrpo_lib", "figures", "--profile", "smollm2_real", "--out", str(tmp_path)])
-    assert main() == 2 and "smollm2_real has no arms to compare" in capsys.readouterr().err
-
-
-def test_a_chain_starts_its_jobs_in_the_order_for_its_workers(tmp_path, monkeypatch):
-    started = []
-    monkeypatch.setattr(
-        runner, "_run", lambda pending, workers: started.append((workers, [job.name for job in pending]))
-    )
-    for workers in (1, 2):
-        assert runner.reproduce("cpu", {}, out=str(tmp_path), workers=workers) == 1
-    cfg = load_config("cpu", arm="base", output_root=str(tmp_path))
-    assert started == [(workers, [job.name for job in plan(cfg, {}, workers)]) for workers in (1, 2)]
-    assert started[0][1] != started[1][1]
-
-
-@pytest.mark.parametrize(("profile", "compiler"), [("cpu", "1"), ("smollm2", None)])
-def test_what_a_notebook_starts_with_unless_the_user_says_otherwise(profile, compiler, tmp_path, monkeypatch):
-    given = []
-    monkeypatch.setattr(runner.subprocess, "Popen", lambda call, env, **how: given.append(env))
-    monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)  # the tests' own
-    (job, *_) = plan(load_config(profile, arm="base", output_root=str(tmp_path)), {})
-    runner._start(job, threads=1)
-    monkeypatch.setenv("GLIBC_TUNABLES", "own")
-    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "0")
-    runner._start(job, threads=None)
-    names = ("GLIBC_TUNABLES", "TORCHDYNAMO_DISABLE")
-    assert [[env.get(name) for name in names] for env in given] == [[runner.KEEP_MEMORY, compiler], ["own", "0"]]
-    assert given[0]["OMP_NUM_THREADS"] == "1"
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_memory_that_was_freed_is_not_given_back_to_the_system():
-    code = (
-        "import resource\n"
-        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "def step(): return sum(len(b) for b in [bytearray(4 << 20) for _ in range(16)])\n"
-        "step(); before = faults(); [step() for _ in range(10)]; print(faults() - before)"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    plain, kept = (
-        int(subprocess.check_output([sys.executable, "-c", code], env=environment | more))
-        for more in ({}, {"GLIBC_TUNABLES": runner.KEEP_MEMORY})
-    )
-    assert kept < 0.1 * plain, "glibc reads other names by now?"
-
-
 def test_old_steps_are_named_before_anything_starts(out, monkeypatch, capsys):
     started = []
-    monkeypatch.setattr(runner, "_run", lambda pending, workers: started.extend(pending))
-    assert runner.reproduce("smoke", {"learning_rate": 0.5}, out=str(out)) == 1
+    monkeypatch.setattr(pipeline, "_run", lambda pending, workers: started.extend(pending))
+    assert pipeline.reproduce("smoke", {"learning_rate": 0.5}, out=str(out)) == 1
     text = capsys.readouterr().out
-    assert "3 of 10 steps are there already" in text and len(started) == 7
+    assert "3 of 10 steps" in text and len(started) == 7 and "OUT=another_folder" in text
     names = "04_mgrpo-seed0, 03_grpo-seed0, 04_mgrpo_nf4-seed0 and 2 more"
-    said = f"{names} (other learning_rate); 05_seed0 (what they are made from)"
-    assert f"note: there with another key, and made anew: {said}; OUT=another_folder keeps the old ones\n" in text
+    assert f"{names} (other learning_rate); 05_seed0 (what they are made from)" in text
 
 
 @pytest.mark.parametrize("name", ["base", pytest.param("seed0", marks=pytest.mark.slow)])
@@ -327,7 +233,7 @@ def test_only_what_is_missing_is_made_again_and_the_rest_follows(name, out):
     assert [path.read_bytes() for path in made] == before, (
         "the same model and code give the same attempts, to the letter"
     )
-    assert all(job.done() for job in plan(load_config("smoke", arm="base", output_root=str(out)), {}))
+    assert all(job.done() for job in list_jobs(load_config("smoke", arm="base", output_root=str(out)), {}))
 
 
 def test_a_failing_notebook_is_named_and_what_was_there_stays(out, tmp_path):
@@ -343,40 +249,30 @@ def test_a_failing_notebook_is_named_and_what_was_there_stays(out, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_full_or_closed_folder_ends_it_with_a_sentence_and_with_room_the_same_command_goes_on(
-    out, own_mounts, tmp_path
-):
-    script = [sys.executable, str(ROOT / "tests" / "experiment" / "full_chain.py"), str(out), str(tmp_path)]
+def test_in_a_full_or_closed_folder_it_says_so_and_with_room_the_same_command_continues(out, own_mounts, tmp_path):
+    script = [sys.executable, str(ROOT / "tests" / "experiment" / "full_pipeline.py"), str(out), str(tmp_path)]
     done = subprocess.run([*own_mounts, *script], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     found = store.read_json(tmp_path / "found.json")
     assert not any("Traceback" in text for _, text, _ in found.values())
-    assert {name: code for name, (code, _, _) in found.items()} == {
-        "closed": 2,
-        "full from the start": 2,
-        "no room for a card": 2,
-        "no room for a notebook": 1,
-        "room again": 0,
-    }
+    codes = {"closed": 2, "full from the start": 2, "no room for a notebook": 1, "room again": 0}
+    assert {name: code for name, (code, _, _) in found.items()} == codes
     for name, (code, text, torn) in found.items():
         assert not torn, f"{name} left {torn}"
         assert code == 0 or "OUT=folder" in text, name
-    assert "results/smoke cannot be written ([Errno 30] Read-only file system" in found["closed"][1]
-    for name in ("full from the start", "no room for a card"):
-        assert "error: a file could not be written to its end ([Errno 28]" in found[name][1]
-        assert "has 0 GB free: make room, or" in found[name][1] and "the same call goes on" in found[name][1]
+    assert "Read-only file system" in found["closed"][1]
+    assert "[Errno 28]" in found["full from the start"][1] and "has 0 GB free" in found["full from the start"][1]
     text = found["no room for a notebook"][1]
-    assert "8 of 10 steps" in text and "done    01_data" in text and "the same command goes on with the rest" in text
-    assert "FAILED  00_overview: nothing more can be written (No space left on device); " in text
-    assert "GB free: make room, or write elsewhere with OUT=folder" in text
+    assert "8 of 10 steps" in text and "done    01_data" in text
+    assert "FAILED  00_overview" in text and "No space left on device" in text and "GB free" in text
     text = found["room again"][1]
     assert "9 of 10 steps" in text and "done    00_overview" in text, "what was finished stays"
 
 
 def begin(out: Path) -> subprocess.Popen:
-    """A chain whose next notebook has a kernel."""
+    """A pipeline whose next notebook has a kernel."""
     command = [sys.executable, "-m", "mgrpo_lib", "reproduce", "--profile", "smoke", "--out", str(out)]
-    chain = subprocess.Popen(
+    process = subprocess.Popen(
         command,
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -387,35 +283,34 @@ def begin(out: Path) -> subprocess.Popen:
             signal.SIGINT, signal.SIG_DFL
         ),  # a job in the background of a shell ignores it
     )
-    while not kernels(chain.pid):
-        assert chain.poll() is None, chain.communicate()[0]
+    while not kernels(process.pid):
+        assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
-    return chain
+    return process
 
 
 @pytest.mark.slow
-def test_stopped_or_bereft_of_a_kernel_it_says_so_and_the_same_command_goes_on(out, tmp_path):
+def test_stopped_or_without_its_kernel_it_says_so_and_the_same_command_continues(out, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
     for _ in range(5):  # on a busy machine the notebook may have ended before it is stopped
         (copy / "results" / "smoke" / "runs" / "01_data.ipynb").unlink()
-        chain = begin(copy)
-        left = descendants(chain.pid)
-        os.killpg(chain.pid, signal.SIGINT)  # what Ctrl-C does
-        text, _ = chain.communicate(timeout=60)
-        if chain.returncode != 0:
+        process = begin(copy)
+        left = list(descendants(process.pid))
+        os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does
+        text, _ = process.communicate(timeout=60)
+        if process.returncode != 0:
             break
-    assert chain.returncode == 130 and "Traceback" not in text, text
-    assert "Stopping 01_data" in text and "the same command goes on from there" in text
+    assert process.returncode == 130 and "Traceback" not in text, text
+    assert "Stopping 01_data" in text
     assert not psutil.wait_procs(left, timeout=30)[1], "no kernel is left"
 
-    chain = begin(copy)
-    (kernel,) = kernels(chain.pid)
+    process = begin(copy)
+    (kernel,) = kernels(process.pid)
     kernel.kill()  # as a system short of memory does
-    text, _ = chain.communicate(timeout=120)
-    assert chain.returncode == 1 and "Traceback" not in text
-    assert "FAILED  01_data: its kernel was killed, most often for want of memory" in text and "WORKERS=1" in text
-    assert "the same command goes on" in text
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Traceback" not in text
+    assert "FAILED  01_data: its kernel was killed" in text and "WORKERS=1" in text
 
     done = call("reproduce", "--profile", "smoke", "--out", str(copy))
     assert done.returncode == 0 and "done    01_data" in done.stdout, done.stdout + done.stderr
@@ -433,34 +328,3 @@ def test_figures_are_redrawn_without_torch(out):
     assert done.returncode == 0, done.stderr
     assert (out / "figures" / "smoke" / "attempts.png").exists()
     assert (out / "results" / "smoke" / "summary.json").read_text() == before
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--profile", "smoke", "--params", "learning_rat=1"], "did you mean 'learning_rate'"),
-        (["--profile", "smoke", "--params", "learning_rate=fast"], "'learning_rate' is 'fast'"),
-        (["--profile", "smoke", "--params", "max_steps=0"], "'max_steps' is 0 (int): input should be greater"),
-        (["--profile", "smoke", "--params", "num_corrections=1"], "use 2 or more, or correction_advantage difference"),
-        (["--profile", "smok"], "did you mean 'smoke'"),
-        (["--profile", "smoke", "--seeds", "0,x"], "cannot read the seeds"),
-        (["--profile", "smoke", "--params", "arm=grpo"], "chosen by the profile's arms"),
-        (["--profile", "smoke", "--params", "learning_rate"], "write name=value"),
-        (["--profile", "smoke", "--params", "benchmarks=[chains"], "a bracket is left open"),
-        (["--profile", "smoke", "--workers", "0"], "at least one notebook must run at a time"),
-    ],
-)
-def test_wrong_parameters_stop_before_any_work(arguments, message, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["mgrpo_lib", "reproduce", "--out", str(tmp_path / "new"), *arguments])
-    assert main() == 2 and message in capsys.readouterr().err
-    assert not (tmp_path / "new").exists()
-
-
-def test_make_passes_everything_on(tmp_path):
-    make = ["make", "-C", str(ROOT), "reproduce", "PROFILE=smoke", f"OUT={tmp_path / 'new'}", "PARAMS=learning_rat=1"]
-    ready = ROOT / ".venv" / ".ready"
-    if not ready.exists():
-        pytest.skip("not set up by make: .venv/.ready is missing")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    done = subprocess.run(make, capture_output=True, text=True, timeout=60, env=environment)
-    assert done.returncode != 0 and "did you mean 'learning_rate'" in done.stderr

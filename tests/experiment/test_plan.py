@@ -1,54 +1,25 @@
-"""The plan of a profile on GPUs: counted against real models, and its advice followed."""
+"""The plan of an experiment on a GPU: counted against real models, and its advice followed; and what it refuses."""
 
 import os
 import re
-import shutil
 import sys
 
 import pytest
 
 from mgrpo_lib.__main__ import main
-from mgrpo_lib.experiment import pipeline as runner
-from mgrpo_lib.experiment import plan, store
+from mgrpo_lib.experiment import machine, pipeline, plan, store
+from mgrpo_lib.experiment.modelsize import MODELS, model_of
 from mgrpo_lib.experiment.settings import ROOT, ConfigError, load_config, profile_names
-from mgrpo_lib.method.prompts import PHRASES
 from mgrpo_lib.tasks import miniature
 
-T4, L4, A100 = plan.GPUS[:3]
+T4, L4, A100, A100_80 = plan.GPUS[:4]
 
 
-def model(name: str):
-    return plan.model_of(load_config("t4", model=name))
-
-
-@pytest.mark.parametrize(
-    ("name", "billions"),
-    [
-        ("Qwen/Qwen2.5-1.5B-Instruct", 1.5437),
-        ("Qwen/Qwen2.5-Math-1.5B", 1.5437),
-        ("Qwen/Qwen2.5-Math-7B", 7.6156),
-        ("HuggingFaceTB/SmolLM2-135M-Instruct", 0.1345),
-    ],
-)
+# ------------------------------------------------------------------------------------------------------- the model
+@pytest.mark.parametrize(("name", "billions"), zip(MODELS, [1.5437, 1.5437, 7.6156, 0.1345, 0.1345], strict=True))
 def test_parameters_are_the_published_ones(name, billions):
-    assert model(name).parameters / 1e9 == pytest.approx(billions, abs=5e-5)
-
-
-def test_parameters_of_the_miniature_are_those_of_its_weights(tmp_path):
-    from mgrpo_lib.experiment.models import load_base
-
-    cfg = load_config("cpu", arm="base")
-    real = load_base(cfg, str(miniature.SHIPPED))
-    assert plan.model_of(cfg).parameters == sum(p.numel() for p in real.parameters())
-    folder = shutil.copytree(miniature.SHIPPED, tmp_path / "own")
-    miniature.make_tokenizer(PHRASES).save_pretrained(folder)
-    own = load_config("smoke", model=str(folder), train_data="gsm8k", benchmarks=["gsm8k"])
-    assert plan.model_of(own) == plan.model_of(cfg)
-
-
-def test_an_unknown_model_is_refused_with_those_known():
-    with pytest.raises(ConfigError, match="no/model.*known: Qwen"):
-        model("no/model")
+    cfg = load_config("t4", arm="base").model_copy(update={"model": name})
+    assert model_of(cfg).parameters / 1e9 == pytest.approx(billions, abs=5e-5)
 
 
 @pytest.fixture(scope="module")
@@ -59,53 +30,66 @@ def quantised():
     return load_base(load_config("cpu", arm="base"), str(miniature.SHIPPED), load_in_4bit=True)
 
 
-def test_4_bit_weights_take_the_bytes_that_bitsandbytes_takes(quantised):
+def test_sizes_are_those_of_torch_peft_and_bitsandbytes(quantised):
     from bitsandbytes.nn import Linear4bit
+    from peft import get_peft_model
 
-    tables = 0
+    from mgrpo_lib.experiment.models import load_base, lora_config
+
+    cfg = load_config("smoke", arm="mgrpo_nf4")
+    model = model_of(cfg)
+    assert model.parameters == sum(p.numel() for p in load_base(cfg, str(miniature.SHIPPED)).parameters())
+    packed = 0
     for module in quantised.modules():
         if isinstance(module, Linear4bit):
             state = module.weight.quant_state
-            parts = [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
-            tables += sum(part.nbytes for part in parts)
-    real = sum(p.nbytes for p in quantised.parameters()) + tables
-    cfg = load_config("smoke", arm="mgrpo_nf4")
-    assert plan.weight_bytes(plan.model_of(cfg), cfg) == real
+            packed += module.weight.nbytes + state.absmax.nbytes + state.state2.absmax.nbytes
+    assert packed / model.linear == pytest.approx(plan.NF4_BYTES, rel=0.01)
+    trained = get_peft_model(quantised, lora_config(cfg))
+    assert plan.trainable(cfg) == sum(p.numel() for p in trained.parameters() if p.requires_grad)
 
 
-def test_trained_parameters_are_those_of_peft(quantised):
-    from peft import get_peft_model
+def test_a_model_of_the_hub_is_planned_from_its_config_alone(monkeypatch, capsys):
+    from transformers import AutoConfig, Qwen2Config
 
-    from mgrpo_lib.experiment.models import lora_config
+    def fetch(name, revision, trust_remote_code):
+        assert (revision, trust_remote_code) == ("abc", False)
+        if name == "me/hidden":
+            raise OSError("no such model")
+        return Qwen2Config.from_dict(MODELS["Qwen/Qwen2.5-Math-7B"])
 
-    cfg = load_config("smoke", arm="mgrpo_nf4")
-    real = get_peft_model(quantised, lora_config(cfg))
-    assert plan.trainable(plan.model_of(cfg), cfg) == sum(p.numel() for p in real.parameters() if p.requires_grad)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", fetch)
+    monkeypatch.setattr(machine, "gpus", lambda: [("Tesla T4", 15.0)])
+    paper = load_config("paper", arm="base", model="me/copy", model_revision="abc")
+    assert model_of(paper) == model_of(load_config("paper", arm="base"))
+    with pytest.raises(ConfigError, match="paper on Tesla T4 .* does not fit"):
+        pipeline.check_memory(paper)
+    hidden = load_config("paper", arm="base", model="me/hidden", model_revision="abc")
+    with pytest.raises(ConfigError, match="me/hidden.*Qwen"):
+        plan.report(hidden, [])
+    pipeline.check_memory(hidden)
+    assert "me/hidden" in capsys.readouterr().out, "a model of unknown size is let through, with a note"
 
 
-def test_longer_attempts_take_more_of_everything():
+# ------------------------------------------------------------------------------------------------- memory and time
+def test_longer_attempts_take_more_and_recomputing_trades_time_for_memory():
     short = load_config("a100")
     long = load_config("a100", max_completion_length=2 * short.max_completion_length)
-    for phase, parts in plan.memory(short).items():
-        assert plan.total(plan.memory(long)[phase]) > plan.total(parts), phase
+    for phase, gib in plan.memory(short).items():
+        assert plan.memory(long)[phase] > gib, phase
     assert all(a < b for a, b in zip(plan.tokens_per_step(short), plan.tokens_per_step(long), strict=True))
-    assert plan.step_seconds(long, A100) > plan.step_seconds(short, A100)
-    assert plan.evaluation_hours(long, A100) > plan.evaluation_hours(short, A100)
-
-
-def test_recomputing_saves_memory_and_costs_time():
+    assert all(plan.hours(long, A100)[arm] > hours for arm, hours in plan.hours(short, A100).items())
     kept, recomputed = (load_config("a100", gradient_checkpointing=on) for on in (False, True))
-    assert plan.total(plan.memory(kept)["training"]) > 2 * plan.total(plan.memory(recomputed)["training"])
+    assert plan.memory(kept)["training"] > 2 * plan.memory(recomputed)["training"]
     assert plan.step_seconds(kept, A100) < plan.step_seconds(recomputed, A100)
 
 
 def test_tokens_of_a_small_step_by_hand(monkeypatch):
     monkeypatch.setattr(plan, "MINIATURE_QUESTIONS", (8, 20))
     cfg = load_config("smoke", max_completion_length=40)  # 4 questions, G = 4, 2 drafts x 2 corrections; 20 tokens each
-    first, second = plan.batches(cfg)
-    assert (first.rows, first.prompt, second.rows, second.prompt) == (16, 10, 16, 10 + 20 + 1)
+    assert plan.rows(cfg) == [16, 16]
+    assert plan.prompt(cfg, "miniature", 0)[0] == 10 and plan.prompt(cfg, "miniature", 1)[0] == 10 + 20 + 1
     assert plan.tokens_per_step(cfg) == (32 * 20, 16 * 10 + 16 * 31)
-    assert plan.tokens_per_step(cfg.model_copy(update={"schedule": "alternating"})) == (320, 328)
     assert plan.tokens_per_step(cfg.model_copy(update={"num_layers": 3}))[0] == 48 * 20
 
 
@@ -114,11 +98,9 @@ def test_tokens_are_those_of_the_committed_runs(monkeypatch):
     if not manifests:
         pytest.skip("no runs are committed")
     for done in map(store.read_json, manifests):
-        cfg = load_config("cpu", arm=done["arm"]).model_copy(update=done["params"])
-        rows = sum(batch.rows for batch in plan.batches(cfg))
-        monkeypatch.setattr(
-            plan, "MEAN_LENGTH", done["train_tokens"] / done["steps"] / rows / cfg.max_completion_length
-        )
+        cfg = load_config("cpu", arm=done["arm"])
+        sampled = done["train_tokens"] / done["steps"] / sum(plan.rows(cfg))
+        monkeypatch.setattr(plan, "MEAN_LENGTH", sampled / cfg.max_completion_length)
         read = done["processed_tokens"] - done["train_tokens"]
         assert done["steps"] * plan.tokens_per_step(cfg)[1] == pytest.approx(read, rel=0.1)
 
@@ -130,7 +112,7 @@ def test_a_matched_arm_makes_as_many_tokens():
     assert tokens[0] == pytest.approx(tokens[1], rel=0.05)
 
 
-@pytest.mark.parametrize(("gpu", "seconds"), [(T4, 94), (A100, 33), (plan.GPUS[3], 25)], ids=lambda x: str(x))
+@pytest.mark.parametrize(("gpu", "seconds"), [(T4, 94), (A100, 33), (A100_80, 25)], ids=lambda x: str(x))
 def test_step_times_near_the_only_published_ones(gpu, seconds):
     """TRL's notebook grpo_trl_lora_qlora: a 7B Qwen2 in 4 bits, rank 32, 8 completions of 256 tokens a step."""
     cfg = load_config("t4", arm="grpo", model="Qwen/Qwen2.5-Math-7B", lora_rank=32, prompts_per_step=1)
@@ -144,148 +126,102 @@ def test_step_times_near_the_only_published_ones(gpu, seconds):
 def test_advice_that_is_followed_makes_it_fit(profile, gib):
     cfg = load_config(profile, arm="base")
     advice = plan.cuts(cfg, gib)
-    assert advice and plan.fits(cfg, gib).startswith("does not fit: cut ")
+    assert advice and all(f"{name} to {value}" in plan.fits(cfg, gib) for name, value in advice.items())
     assert not plan.fits(load_config(profile, arm="base", **advice), gib)
 
 
-def test_what_no_cut_can_mend_is_said():
+def test_if_no_cut_helps_other_settings_are_named():
     assert "load_in_4bit" in plan.fits(load_config("paper", arm="base"), 15.0)
-    assert "even with the smallest batches" in plan.fits(load_config("t4", arm="base"), 1.0)
+    assert "max_completion_length" in plan.fits(load_config("t4", arm="base"), 1.0)
 
 
-@pytest.mark.parametrize("name", profile_names())
-def test_every_profile_is_planned(name):
-    text = plan.report(load_config(name, arm="base"))
-    for line in plan.ASSUMPTIONS:
-        assert line in text
-    for gpu in plan.GPUS:
-        assert name in ("smoke", "cpu", "ablation") or gpu.name in text
+@pytest.mark.parametrize(("profile", "gpu", "limit"), [("t4", T4, 4), ("a100", A100, 12), ("paper", A100_80, 300)])
+def test_profiles_fit_what_they_were_planned_for(profile, gpu, limit):
+    cfg = load_config(profile, arm="base")
+    hours = sum(plan.hours(cfg, gpu).values())
+    assert not plan.fits(cfg, gpu.memory) and hours <= limit
+    header = " ".join((ROOT / "profiles" / f"{profile}.yaml").read_text().split("model:")[0].replace("#", " ").split())
+    said = [float(number) for number in re.search(r"at most ([\d.]+) GiB .*? ([\d.]+) hours", header).groups()]
+    peak = max(max(plan.memory(cfg.of_arm(arm)).values()) for arm in ("base", *cfg.arms))
+    assert said == [pytest.approx(peak, abs=0.1), pytest.approx(hours, rel=0.02)], "what the profile's head says"
+
+
+# ---------------------------------------------------------------------------------------------------------- report
+def test_every_profile_is_planned_and_the_first_line_answers():
+    for name in profile_names():
+        cfg = load_config(name, arm="base")
+        first, *rest = plan.report(cfg, []).splitlines()
+        assert ("fit" in first) and (cfg.model == "miniature" or "T4 (15.0 GiB" in first)
+        assert all(any(row.split()[:1] == [arm] for row in rest) for arm in cfg.arms)
 
 
 @pytest.mark.parametrize(
-    ("profile", "gpu", "limit"), [("t4", T4, 4), ("a100", A100, 12), ("paper", plan.GPUS[3], None)]
+    ("name", "gib", "planned"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 80.0, "A100 80 GB"),
+        ("NVIDIA A100-PCIE-40GB", 39.4, "A100 40 GB"),
+        ("NVIDIA L4", 22.5, "L4"),
+        ("NVIDIA L40S", 45.0, None),
+    ],
 )
-def test_profiles_fit_what_they_were_planned_for(profile, gpu, limit):
-    cfg = load_config(profile, arm="base")
-    assert not plan.fits(cfg, gpu.memory)
-    assert limit is None or sum(plan.hours(cfg, gpu).values()) <= limit
-    assert "too long" not in plan.report(cfg)
-    header = " ".join((ROOT / "profiles" / f"{profile}.yaml").read_text().split("model:")[0].replace("#", " ").split())
-    memory, hours = re.search(r"at most ([\d.]+) GiB .*? ([\d.]+) hours", header).groups()
-    runs = [cfg.of_arm(arm) for arm in cfg.arms]
-    phases = {"training": runs, "sampling": runs, "evaluation": [cfg, *runs]}
-    peak = max(plan.peak(which, phase, {}) for phase, which in phases.items())
-    assert float(memory) == pytest.approx(peak, abs=0.1), "what the profile says it was planned for"
-    assert float(hours) == pytest.approx(sum(plan.hours(cfg, gpu).values()), rel=0.02)
+def test_gpus_are_known_by_their_whole_name(name, gib, planned):
+    assert getattr(plan.nearest(name, gib), "name", None) == planned
+    first = plan.report(load_config("t4", arm="base"), [(name, gib)]).splitlines()[0]
+    assert f"{name} ({gib:.1f} GiB)" in first and ("hours" in first) == (planned is not None)
 
 
-def test_the_report_says_how_much_longer_measured_steps_took(monkeypatch, tmp_path):
-    """The factor is that of the file; without a measured row nothing is said."""
-    cfg, file = load_config("cpu", arm="base"), tmp_path / "benchmarks" / "results" / "precision.json"
-    monkeypatch.setattr(plan, "ROOT", tmp_path)
-    assert plan.report(cfg).splitlines()[1] == "An estimate."
-    row = {
-        "case": "t4",
-        "weights": "bfloat16",
-        "seconds": 30.0,
-        "planned_seconds": 12.0,
-        "environment": {"gpu": "H100"},
-    }
-    for rows, said in [
-        ([{"case": "t4", "weights": "NF4", "failed": "gave up"}], "An estimate."),
-        ([row, {**row, "weights": "NF4", "seconds": 18.0}], "t4 in bfloat16 on H100 took 2.5, t4 in NF4 on H100 took 1.5 times"),
-        ([row], "took 2.5 times the seconds planned, so count on hours 2.5 times as long."),
-    ]:  # fmt: skip
-        store.write_json(file, {"rows": rows})
-        assert said in plan.report(cfg).splitlines()[1]
-
-
-def test_the_command_prints_it_and_its_assumptions(monkeypatch, capsys):
+def test_the_command_prints_it(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["mgrpo_lib", "plan", "--profile", "t4", "--params", "max_steps=7"])
     assert main() == 0
     text = capsys.readouterr().out
-    assert "1,543,714,304 parameters" in text and "T4" in text and "Assumptions:" in text
+    assert "1,543,714,304" in text and f"{7 * 16384:,}" in text, "parameters; tokens of seven steps"
 
 
 # ------------------------------------------------------------------------------------------------- before a run
-def test_the_chain_refuses_what_cannot_fit_before_it_starts(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(runner, "gpus", lambda: [("Tesla T4", 15.0)])
+def test_what_cannot_fit_is_refused_before_it_starts(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(machine, "gpus", lambda: [("Tesla T4", 15.0)])
     with pytest.raises(ConfigError, match="paper on Tesla T4 .* does not fit"):
-        runner.reproduce("paper", {}, out=str(tmp_path))
+        pipeline.reproduce("paper", {}, out=str(tmp_path))
     assert not list(tmp_path.iterdir())
-    runner.check_memory(load_config("t4", arm="base"))
-    runner.check_memory(load_config("cpu", arm="base"))
-    assert "memory" not in capsys.readouterr().out
-    cfg = load_config("t4", arm="base", eval_batch_size=96)  # 13.0 GiB, and 14.6 with what may be lost
-    monkeypatch.setattr(runner, "gpus", lambda: [("GPU", 14.0)])
-    runner.check_memory(cfg)
-    assert "memory may be short on GPU (14.0 GiB); if it is: cut eval_batch_size" in capsys.readouterr().out
-    assert runner.default_workers(cfg) == 1
+    pipeline.check_memory(load_config("t4", arm="base"))
+    pipeline.check_memory(load_config("cpu", arm="base"))
+    assert not capsys.readouterr().out
+    cfg = load_config("t4", arm="base", eval_batch_size=96)  # 13.0 GiB, and 14.6 with what fragmentation may lose
+    monkeypatch.setattr(machine, "gpus", lambda: [("GPU", 14.0)])
+    pipeline.check_memory(cfg)
+    assert "GPU (14.0 GiB); if it is: cut eval_batch_size" in capsys.readouterr().out
+    assert pipeline.default_workers(cfg) == 1
 
 
-def test_without_a_gpu_the_memory_of_the_machine_counts(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(runner, "gpus", list)
-    monkeypatch.setattr(runner.machine, "memory", lambda: (24.0, 20.0))
-    with pytest.raises(ConfigError, match=r"paper on a machine without a GPU \(24.0 GiB\) does not fit: cut "):
-        runner.reproduce("paper", {}, out=str(tmp_path))
-    assert not list(tmp_path.iterdir())
-    runner.check_memory(load_config("t4", arm="base"))
+def test_without_a_gpu_the_memory_of_the_machine_counts(monkeypatch, capsys):
+    monkeypatch.setattr(machine, "gpus", list)
+    monkeypatch.setattr(machine, "memory", lambda: (24.0, 20.0))
+    with pytest.raises(ConfigError, match=r"a machine without a GPU \(24.0 GiB\) does not fit: cut "):
+        pipeline.check_memory(load_config("paper", arm="base"))
+    pipeline.check_memory(load_config("t4", arm="base"))
     (said,) = capsys.readouterr().out.splitlines()
-    assert said.startswith("note: profile t4 was planned for a GPU; on CPUs a model of that size takes days")
-    monkeypatch.setattr(runner.machine, "memory", lambda: (2.0, 2.0))
+    assert "t4" in said and "GPU" in said
+    monkeypatch.setattr(machine, "memory", lambda: (2.0, 2.0))
     for made_on_cpus in ("cpu", "smollm2", "smollm2_nf4", "smollm2_real"):
-        runner.check_memory(load_config(made_on_cpus, arm="base"))
+        pipeline.check_memory(load_config(made_on_cpus, arm="base"))
     assert not capsys.readouterr().out
 
 
-def test_a_run_with_a_model_of_the_hub_is_planned_from_its_config_alone(monkeypatch, capsys):
-    from transformers import AutoConfig, Qwen2Config
-
-    def fetch(name, revision, trust_remote_code):
-        assert (revision, trust_remote_code) == ("abc", False)
-        if name == "me/hidden":
-            raise OSError("no such model")
-        return Qwen2Config.from_dict(plan.MODELS["Qwen/Qwen2.5-Math-7B"])
-
-    monkeypatch.setattr(plan, "MODELS", dict(plan.MODELS))
-    monkeypatch.setattr(AutoConfig, "from_pretrained", fetch)
-    monkeypatch.setattr(runner, "gpus", lambda: [("Tesla T4", 15.0)])
-    paper = load_config("paper", arm="base", model="me/copy", model_revision="abc")
-    with pytest.raises(ConfigError, match="me/copy.*nothing is downloaded to plan"):
-        plan.report(paper)
-    with pytest.raises(ConfigError, match="paper on Tesla T4 .* does not fit"):
-        runner.check_memory(paper)
-    assert plan.model_of(paper) == model("Qwen/Qwen2.5-Math-7B")
-    runner.check_memory(load_config("paper", arm="base", model="me/hidden", model_revision="abc"))
-    assert capsys.readouterr().out.startswith("note: memory is not planned: the sizes of 'me/hidden' are not known")
-
-
-def test_that_vllm_is_not_counted_is_said(monkeypatch, capsys):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    cfg = load_config("paper", arm="base", use_vllm=True)
-    monkeypatch.undo()
-    monkeypatch.setattr(cfg.__class__, "of_arm", lambda cfg, arm: cfg)
-    monkeypatch.setattr(plan, "fits", lambda cfg, gib, reserve=True: "")
-    monkeypatch.setattr(runner, "gpus", lambda: [("H100", 79.6)])
-    runner.check_memory(cfg)
-    assert capsys.readouterr().out.startswith("note: use_vllm: what vLLM itself takes of the GPU")
-
-
-def test_auto_stays_on_the_cpu_and_says_what_the_gpu_would_allow(monkeypatch):
+def test_auto_stays_on_the_cpu_and_names_the_profile_that_the_gpu_allows(monkeypatch):
+    assert pipeline.configuration("auto", {}).profile == "cpu"
     for gib, profile in [(15.0, "t4"), (40.0, "a100"), (79.6, "paper")]:
-        monkeypatch.setattr(runner, "gpus", lambda gib=gib: [("a GPU", gib)])
-        assert runner.hardware_profile() == "cpu"
-        assert runner.gpu_hint().endswith(f"make plan PROFILE={profile}") and "\n" not in runner.gpu_hint()
+        monkeypatch.setattr(machine, "gpus", lambda gib=gib: [("a GPU", gib)])
+        assert pipeline.gpu_hint().endswith(f"make plan PROFILE={profile}")
     for none in ([], [("old", 8.0)]):
-        monkeypatch.setattr(runner, "gpus", lambda none=none: none)
-        assert runner.gpu_hint() == ""
+        monkeypatch.setattr(machine, "gpus", lambda none=none: none)
+        assert pipeline.gpu_hint() == ""
 
 
 def test_gpus_are_read_from_nvidia_smi(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert runner.gpus() == []
+    assert machine.gpus() == []
     tool = tmp_path / "nvidia-smi"
     for body, found in [("echo 'Tesla T4, 15360'", [("Tesla T4", 15.0)]), ("echo broken", []), ("exit 9", [])]:
         tool.write_text(f"#!/bin/sh\n{body}\n")
         os.chmod(tool, 0o755)
-        assert runner.gpus() == found
+        assert machine.gpus() == found

@@ -11,12 +11,12 @@ def test_times_are_those_of_the_last_whole_run_else_of_its_trainings(tmp_path):
         "04_mgrpo-seed1": 9,
         "05_seed1": 3,
     }
+    trained = {"grpo-seed0": {"arm": "grpo", "seconds": 154.8}, "mgrpo-seed0": {"arm": "mgrpo", "seconds": 299.0}}
     summary = {
         "environment": {"cpu_cores": 2, "gpu": None},
         "params": {"model": "miniature"},
-        "runs": {"base": {"arm": "base", "seconds": 100.3}},
+        "runs": {"base": {"arm": "base", "seconds": 100.3}, **trained},
     }
-    summary["runs"] |= {f"{arm}-seed0": {"arm": arm, "seconds": s} for arm, s in (("grpo", 154.8), ("mgrpo", 299.0))}
     store.write_json(tmp_path / "cpu" / "timing.json", {"seconds": 561, "workers": 2, "steps": seconds})
     for profile in ("cpu", "smollm2"):
         store.write_json(tmp_path / profile / "summary.json", summary)
@@ -31,4 +31,4 @@ def test_times_are_those_of_the_last_whole_run_else_of_its_trainings(tmp_path):
     summary["environment"]["gpu"], summary["params"]["model"] = "H100", "own"
     store.write_json(tmp_path / "smollm2" / "summary.json", summary)
     assert timing.takes("03_grpo", tmp_path).loc[("smollm2", "grpo"), "measured"].endswith("on 2 CPU cores and H100")
-    assert "5 notebooks, took 9:21 on 2" in timing.chain("cpu", tmp_path) and timing.chain("smollm2", tmp_path) == ""
+    assert "5 notebooks, took 9:21 on 2" in timing.whole("cpu", tmp_path) and timing.whole("smollm2", tmp_path) == ""

@@ -1,6 +1,4 @@
-"""Asking a model: attempts 1 and 2 are the experiment's, further rounds are second attempts, and rounds are measured,
-kept and summarised as everything else.
-"""
+"""Asking a model: attempts 1 and 2 are the experiment's, further rounds are second attempts, and rounds are measured."""
 
 import re
 
@@ -9,13 +7,13 @@ import pytest
 import torch
 
 from mgrpo_lib.experiment import evaluate, store
+from mgrpo_lib.experiment.data import test_problems as problems_of  # pytest would take the name for a test
 from mgrpo_lib.experiment.settings import ROOT, load_config
 from mgrpo_lib.experiment.train import train, train_base
 from mgrpo_lib.explore.ask import answer_in_rounds, compare, correct, load, measure_rounds
 from mgrpo_lib.method.prompts import PHRASES
 from mgrpo_lib.report import rounds
 from mgrpo_lib.report.statistics import accuracy_interval
-from mgrpo_lib.tasks.data import test_problems as problems_of  # pytest would take the name for a test
 from tests.experiment.test_own_model import chat_model as chat_model  # a fixture
 
 FIELDS = ("text", "answer", "correct", "tokens", "truncated")
@@ -34,15 +32,15 @@ def test_the_first_two_rounds_are_the_two_attempts_of_the_experiment(base):
     for k in (1, 2):
         assert found[k - 1] == [{name: record[f"{name}_{k}"] for name in FIELDS} for record in expected]
     again = base.attempt(base.corrections(base.questions(problems), [tokens(base, mark) for mark in found[1]]))
-    assert found[2] == base.mark(problems, again), "a third one sees the second attempt as that saw the first"
+    assert found[2] == base.grade(problems, again), "a third one sees the second attempt as that saw the first"
     one = correct(base, problems[0]["question"], gold=problems[0]["answer"])
     assert one.attempts == [found[0][0], found[1][0]]
     assert one.phrase == PHRASES[0]
 
 
-def tokens(examinee, mark: dict) -> list[int]:
-    ids = examinee.tokenizer(mark["text"], add_special_tokens=False)["input_ids"]
-    return ids if mark["truncated"] else [*ids, examinee.tokenizer.eos_token_id]
+def tokens(evaluator, mark: dict) -> list[int]:
+    ids = evaluator.tokenizer(mark["text"], add_special_tokens=False)["input_ids"]
+    return ids if mark["truncated"] else [*ids, evaluator.tokenizer.eos_token_id]
 
 
 def test_the_gold_answer_is_for_the_verdict_alone(base):
@@ -52,27 +50,31 @@ def test_the_gold_answer_is_for_the_verdict_alone(base):
     assert verdicts == [[False, False], [True, True], [None, None]], "it guesses 7, and repeats itself"
 
 
-def test_sampled_it_mends_now_and_then_as_notebook_07_says(base):
+def test_sampled_it_is_fixed_now_and_then_as_notebook_07_says(base):
     ends = [correct(base, QUESTION, gold=GOLD, temperature=1.0, seed=seed).attempts for seed in range(8)]
     assert ends[0] == correct(base, QUESTION, gold=GOLD, temperature=1.0, seed=0).attempts
-    mended = [attempts for attempts in ends if not attempts[0]["correct"] and attempts[1]["correct"]]
-    assert 0 < len(mended) < 8
+    fixed = [attempts for attempts in ends if not attempts[0]["correct"] and attempts[1]["correct"]]
+    assert 0 < len(fixed) < 8
 
 
 def test_phrases_by_number_and_by_text(base):
     assert correct(base, QUESTION, phrase=3).phrase == PHRASES[2]
     by_number, by_text = (correct(base, QUESTION, 3, phrase=phrase) for phrase in (3, PHRASES[2]))
     assert by_number == by_text
-    with pytest.raises(ValueError, match="it knows these alone"):
-        correct(base, QUESTION, phrase="Is that so?")
 
 
-@pytest.mark.parametrize("question", ["What is 2 + 2?", "7 a+8 b/3", "12 a+x"])
-def test_what_the_miniature_cannot_read_is_refused(base, question):
-    with pytest.raises(ValueError, match=re.escape(repr(question))):
-        correct(base, question)
-    with pytest.raises(ValueError, match="0 rounds"):
-        correct(base, QUESTION, rounds=0)
+@pytest.mark.parametrize(
+    ("question", "how", "named"),
+    [
+        ("What is 2 + 2?", {}, "What is 2 + 2?"),
+        ("7 a+8 b/3", {}, "7 a+8 b/3"),
+        (QUESTION, {"phrase": "Is that so?"}, "Is that so?"),
+        (QUESTION, {"rounds": 0}, "0 rounds"),
+    ],
+)
+def test_what_the_miniature_cannot_read_is_refused(base, question, how, named):
+    with pytest.raises(ValueError, match=re.escape(named)):
+        correct(base, question, **how)
 
 
 def test_any_folder_with_an_adapter_can_be_asked(chat_model, tmp_path):
@@ -80,7 +82,6 @@ def test_any_folder_with_an_adapter_can_be_asked(chat_model, tmp_path):
 
     how = {"max_completion_length": 8, "system_prompt": "Add."}
     plain = load(str(chat_model), **how)
-    assert plain.cfg.template == "chat" and plain.cfg.max_completion_length == 8
     before = correct(plain, "2 + 2?", phrase="Are you sure?")
     assert before.phrase == "Are you sure?" and all(attempt["tokens"] <= 8 for attempt in before.attempts)
     by_setting = correct(load(str(chat_model), eval_phrase="Are you sure?", **how), "2 + 2?")
@@ -89,7 +90,7 @@ def test_any_folder_with_an_adapter_can_be_asked(chat_model, tmp_path):
     adapted = get_peft_model(plain.model, LoraConfig(target_modules="all-linear", init_lora_weights=False))
     adapted.save_pretrained(tmp_path)
     after = correct(load(str(chat_model), str(tmp_path), **how), "2 + 2?")
-    assert after.attempts[0]["text"] != before.attempts[0]["text"], "the adapter speaks"
+    assert after.attempts[0]["text"] != before.attempts[0]["text"], "the adapter is used"
 
 
 SMALL = {
@@ -102,7 +103,7 @@ SMALL = {
 def cfg(tmp_path_factory):
     """A trained experiment, two seeds of a step."""
     cfg = load_config("smoke", arm="base", output_root=str(tmp_path_factory.mktemp("rounds")), **SMALL)
-    with pytest.raises(FileNotFoundError, match="is not trained with these parameters"):
+    with pytest.raises(FileNotFoundError):  # nothing is trained
         measure_rounds(cfg, 3)
     train_base(cfg)
     for seed in cfg.seeds:
@@ -124,8 +125,7 @@ def test_rounds_are_measured_once_and_summarised_with_intervals(cfg, monkeypatch
             assert row["accuracy_ci"][k - 1] == pytest.approx(accuracy_interval(right))
         assert row["gain"] == pytest.approx([value - row["accuracy"][0] for value in row["accuracy"]])
         assert row["seeds"] == [0, 1] and row["n"] == 12 and len(row["accuracy"]) == 3
-    assert summary["environment"]["evaluation_version"] == 1
-    assert list(rounds.table(summary)["attempt 3, %"].str.contains(r"\d \[\d")) == [True] * 4
+    assert len(rounds.table(summary)) == 4
     monkeypatch.setattr("mgrpo_lib.explore.ask.answer_in_rounds", None)
     assert measure_rounds(cfg, 3) == summary, "nothing is asked again"
 

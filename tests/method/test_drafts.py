@@ -1,4 +1,4 @@
-"""Selection, verification and advantages of corrections, as pure functions."""
+"""Which drafts are passed on, which corrections are trained on, and what they changed."""
 
 import random
 
@@ -6,8 +6,7 @@ import pytest
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from mgrpo_lib.method.drafts import Rollouts, changes, choose_drafts, correction_advantages, kept
-from mgrpo_lib.report.statistics import group_advantages
+from mgrpo_lib.method.drafts import FILLER, Layer, changes, choose_drafts, edit_distances, kept
 
 QUESTIONS = [0] * 4 + [1] * 4 + [2] * 4
 
@@ -22,6 +21,7 @@ def test_drafts_are_chosen_blind_and_within_their_question():
     assert seen == set(range(12))
     again = [choose_drafts(QUESTIONS, right, 2, "all", random.Random(1)) for right in ([False] * 12, [True] * 12)]
     assert again[0] == again[1], "the choice must not depend on the reward"
+    assert choose_drafts(QUESTIONS, [True] * 12, 4, "all", rng) == list(range(12)), "num_generations passes on all"
 
 
 @pytest.mark.parametrize("select", ["all", "wrong", "mixed"])
@@ -46,54 +46,48 @@ def test_every_selection_keeps_its_promise(select):
                 assert n_wrong == min(possible, key=lambda n: abs(n - k // 2))
 
 
-def test_fillers_are_never_passed_on():
-    assert choose_drafts([0, 0, -1, -1], [False] * 4, None, "all", random.Random(0)) == [0, 1]
+@pytest.mark.parametrize("select", ["all", "wrong", "mixed"])
+def test_fillers_are_never_passed_on(select):
+    assert choose_drafts([0, 0, FILLER, FILLER], [False] * 4, 4, select, random.Random(0)) == [0, 1]
 
 
-def test_successes_alone_have_no_gradient_under_a_group_baseline():
+def test_all_or_the_successes_are_kept():
     right = torch.tensor([True, False, True, False])
-    assert kept(right, "all").all()
-    successes = right[kept(right, "successes")].float()
-    assert group_advantages(successes[None].numpy()).tolist() == [[0.0, 0.0]]
-    draft_wrong, draft_right = torch.zeros(2), torch.ones(2)
-    of = torch.tensor([0, 0])
-    assert correction_advantages("difference", successes, draft_wrong, of, 10.0, True).tolist() == [1, 1]
-    assert correction_advantages("difference", successes, draft_right, of, 10.0, True).tolist() == [0, 0]
+    assert kept(right, "all").tolist() == [True] * 4 and torch.equal(kept(right, "successes"), right)
 
 
-def test_the_progress_bonus_does_nothing_within_one_draft_and_something_within_a_question():
-    rewards = torch.tensor([1.0, 0.0, 0.0, 1.0])
-    for r1 in (0.0, 1.0):  # one draft: the bonus only scales and shifts
-        one = correction_advantages("progress", rewards, torch.full((4,), r1), torch.zeros(4), 10.0, True)
-        assert one.tolist() == pytest.approx(group_advantages(rewards[None].numpy())[0].tolist(), abs=1e-3)
-    # two drafts of one question: mending (last) is worth more than keeping (first), breaking less than staying wrong
-    two = correction_advantages("progress", rewards, torch.tensor([1.0, 1.0, 0.0, 0.0]), torch.zeros(4), 10.0, False)
-    assert two.tolist() == pytest.approx([1 - 0.5, -10 - 0.5, 0 - 0.5, 11 - 0.5])
-
-
-@pytest.mark.parametrize("rule", ["difference", "progress"])
-def test_fillers_have_no_advantage_and_do_not_touch_the_others(rule):
-    questions, rewards = torch.tensor([0, 0, 1, 1, -1]), torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0])
-    before = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0])
-    with_filler = correction_advantages(rule, rewards, before, questions, 10.0, True)
-    without = correction_advantages(rule, rewards[:4], before[:4], questions[:4], 10.0, True)
-    assert with_filler.tolist() == [*without.tolist(), 0.0]
-    alone = correction_advantages(rule, rewards[:1], before[:1], questions[:1], 10.0, True)
-    assert torch.isfinite(alone).all(), "a question with one correction has no deviation"
+def layer(number, questions, texts, right, parents=()):
+    ids = [[ord(character) for character in text] for text in texts]
+    return Layer(
+        number, [], questions, parents=list(parents), completions=texts, completion_ids=ids, right=torch.tensor(right)
+    )
 
 
 def test_changes_count_each_row_once_and_no_filler():
-    def rollouts(questions, texts, right):
-        ids = [[ord(character) for character in text] for text in texts]
-        return Rollouts([], [], [], texts, ids, questions, torch.tensor(right) * 1.0, torch.tensor(right))
-
-    drafts = rollouts([0, 0], [r"\boxed{1}", r"\boxed{2}"], [True, False])
-    texts = [r"\boxed{1}", r"\boxed{3}", r"\boxed{1}", r"\boxed{2}", "gone wrong", "a filler"]
-    corrections = rollouts([0, 0, 0, 0, 0, -1], texts, [True, False, True, False, False, True])
+    drafts = layer(1, [0, 0], ["the answer is 1", "the answer is 2"], [True, False])
+    texts = ["the answer is 1", "the answer is 3", "the answer is 1", "the answer is 2", "went wrong", "a filler"]
+    corrections = layer(2, [0] * 5 + [FILLER], texts, [True, False, True, False, False, True], [0, 0, 1, 1, 0, 0])
     used = torch.tensor([True, True, False, False, True, False])
-    counted = changes(drafts, [0, 0, 1, 1, 0, 0], corrections, used)
+    counted = changes(drafts, corrections, used, lambda text: text.split()[-1])
     distance = counted.pop("edit_distance")
-    expected = {"rows": 5, "fixed": 1, "broken": 2, "kept": 1, "copied": 2, "answer_changed": 3, "used": 3}
-    assert counted == expected
-    # two copies, two with one character of nine replaced, and one that goes wrong
-    assert distance == pytest.approx(2 / 9 + Levenshtein.normalized_distance(texts[0], texts[4]))
+    assert counted == {"rows": 5, "fixed": 1, "broken": 2, "kept": 1, "copied": 2, "answer_changed": 3, "used": 3}
+    # two copies, two with one character of 15 replaced, and one that goes wrong
+    assert distance == pytest.approx(2 / 15 + Levenshtein.normalized_distance(texts[0], texts[4]))
+    assert "answer_changed" not in changes(drafts, corrections, used, None)
+    nothing = changes(drafts, layer(2, [FILLER], ["a filler"], [False], [0]), torch.tensor([False]), str)
+    assert set(nothing.values()) == {0.0}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_edit_distances_are_levenshteins(seed):
+    rng = random.Random(seed)
+
+    def tokens():
+        return [rng.randrange(rng.choice([2, 5, 1000])) for _ in range(rng.choice([0, 1, 2, 7, 30, 90]))]
+
+    left, right = [tokens() for _ in range(60)], [tokens() for _ in range(60)]
+    for i in range(0, 60, 3):  # near copies, as corrections are
+        right[i] = [one for one in left[i] if rng.random() < 0.9]
+    expected = [Levenshtein.normalized_distance(a, b) for a, b in zip(left, right, strict=True)]
+    assert edit_distances(left, right).tolist() == expected
+    assert edit_distances([[], []], [[], [1, 2]]).tolist() == [0.0, 1.0]

@@ -2,56 +2,15 @@
 GRPO on the built prompts.
 """
 
-import copy
-
 import pytest
+import tiny
 import torch
-from datasets import Dataset
-from peft import LoraConfig, PromptTuningConfig, get_peft_model
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    Gemma2Config,
-    GPT2Config,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MambaConfig,
-    MambaForCausalLM,
-    MistralConfig,
-)
-from trl import GRPOConfig, GRPOTrainer
-from trl.trainer.utils import add_fused_lm_head
+from tiny import Recording, differing, generate, logged, trained_weights, weights
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from trl import GRPOTrainer
 
-from mgrpo_lib.method.config import MGRPOConfig
 from mgrpo_lib.method.prompts import PHRASES, correction_ids, guidance
-from mgrpo_lib.method.trainer import MGRPOTrainer, can_share_prompts, each_prompt_once
-from mgrpo_lib.tasks import miniature
-from mgrpo_lib.verifier.reward import accuracy_reward
 
-COMMON = {
-    "per_device_train_batch_size": 8,
-    "num_generations": 4,
-    "max_completion_length": 12,
-    "learning_rate": 1e-2,
-    "max_steps": 3,
-    "logging_steps": 1,
-    "save_strategy": "no",
-    "report_to": "none",
-    "use_cpu": True,
-    "bf16": False,
-    "gradient_checkpointing": False,
-    "disable_tqdm": True,
-    "disable_dropout": True,
-    "seed": 7,
-    "beta": 0.0,
-    "temperature": 1.0,
-    "top_k": 0,
-    "top_p": 1.0,
-    "lr_scheduler_type": "constant",
-    "warmup_steps": 0,
-    "use_bias_correction_kl": False,
-    "epsilon_high": 0.2,
-}
 VARIANTS = {
     "grpo": {},
     "bnpo": {"loss_type": "bnpo"},
@@ -65,172 +24,38 @@ VARIANTS = {
     "two steps a generation": {"steps_per_generation": 2, "gradient_accumulation_steps": 1},
     "lora and kl": {"beta": 0.05, "lora": True},
     "kl": {"beta": 0.05},
+    "conversations": {"template": tiny.TEMPLATE},
 }
 
 
-def parity_reward(completions, log_metric=None, **kwargs):
-    """A reward that an untrained model earns now and then: an even number of digits."""
-    if log_metric is not None:
-        log_metric("some digit", sum(any(map(str.isdigit, text)) for text in completions) / len(completions))
-    return [float(sum(c.isdigit() for c in text) % 2 == 0) for text in completions]
-
-
-def build(trainer_class, config_class, folder, tmp_path, reward=parity_reward, template=None, **options):
-    options = {**COMMON, "loss_type": "grpo", **options}
-    lora = (
-        LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
-        if options.pop("lora", False)
-        else None
-    )
-    torch.manual_seed(0)
-    rows = miniature.problems("train", "train", 16)
-    prompts = [f"<q>{row['question']}<a>" for row in rows]
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    if template:
-        tokenizer.chat_template = template
-        prompts = [[{"role": "user", "content": row["question"]}] for row in rows]
-    return trainer_class(
-        model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-        reward_funcs=reward,
-        args=config_class(output_dir=str(tmp_path), **options),
-        train_dataset=Dataset.from_list(
-            [{"prompt": prompt, "answer": row["answer"]} for prompt, row in zip(prompts, rows, strict=True)]
-        ),
-        processing_class=tokenizer,
-        peft_config=lora,
-    )
-
-
-TEMPLATE = (
-    "{% for m in messages %}{{ '<q>' + m['content'] + '<a>' if m['role'] == 'user' else m['content'] }}{% endfor %}"
-)
-
-
-def chat(trainer_class, config_class, folder, tmp_path, template=TEMPLATE, **options):
-    """The same in conversations: a chat template that writes the miniature's prompt."""
-    return build(trainer_class, config_class, folder, tmp_path, template=template, **options)
-
-
-def trained_weights(trainer) -> dict[str, torch.Tensor]:
-    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    trainer.train()
-    after = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    assert any(not torch.equal(before[name], after[name]) for name in after), (
-        "training moved nothing, the comparison would be empty"
-    )
-    return after
-
-
-def differing(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> list[str]:
-    assert left.keys() == right.keys()
-    return [name for name in left if not torch.equal(left[name], right[name])]
-
-
+# -------------------------------------------------------------------------------------------- equality with TRL
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_one_layer_and_weight_zero_equal_trl_bit_for_bit(variant, model_folder, tmp_path):
+def test_one_layer_and_weight_zero_equal_trl_bit_for_bit(variant, make):
     options = VARIANTS[variant]
-    expected = trained_weights(build(GRPOTrainer, GRPOConfig, model_folder, tmp_path, **options))
-    one_layer = trained_weights(build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_layers=1, **options))
-    assert differing(expected, one_layer) == []
-    layers = {"num_layers": 2, "layer_weights": [1.0, 0.0], "num_corrections": 2, "drafts_per_prompt": 2}
-    weight_zero = trained_weights(build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, **layers, **options))
-    assert differing(expected, weight_zero) == []
-
-
-def test_conversations(model_folder, tmp_path):
-    options = {"reward": lambda completions, **kwargs: parity_reward([c[0]["content"] for c in completions])}
-    expected = trained_weights(chat(GRPOTrainer, GRPOConfig, model_folder, tmp_path, **options))
-    one_layer = trained_weights(chat(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_layers=1, **options))
-    assert differing(expected, one_layer) == []
-    zero = {"layer_weights": [1.0, 0.0], "num_corrections": 2}
-    assert (
-        differing(expected, trained_weights(chat(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, **zero, **options)))
-        == []
-    )
-    trainer = chat(Recording, MGRPOConfig, model_folder, tmp_path, num_corrections=2, max_steps=1, **options)
-    trainer.train()
-    parent = trainer.parents[0]
-    prompt, ids = trainer.corrections.prompts[0], trainer.corrections.prompt_ids[0]
-    assert prompt[-1]["role"] == "assistant"
-    assert prompt[-1]["content"].startswith(trainer.drafts.completions[parent][0]["content"])
-    assert ids[: len(trainer.drafts.prompt_ids[parent])] == trainer.drafts.prompt_ids[parent]
-
-
-def test_second_layer_changes_the_update(model_folder, tmp_path):
-    one = trained_weights(build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_layers=1))
-    two = trained_weights(build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_corrections=2))
-    assert differing(one, two) != []
-
-
-class Recording(MGRPOTrainer):
-    """Keeps what a generation produced."""
-
-    def _prepare_inputs(self, generation_batch):
-        self.last_inputs = super()._prepare_inputs(generation_batch)
-        return self.last_inputs
-
-    def _correct(self, layer):
-        self.drafts = self._rollouts
-        self.sampling_seed = self._seed(layer, "sampling")
-        batch = super()._correct(layer)
-        self.corrections = self._rollouts
-        return batch
-
-    def _rewarded(self, batch, drafts, parents, corrections):
-        self.parents = parents
-        return super()._rewarded(batch, drafts, parents, corrections)
-
-
-def generated(model_folder, tmp_path, **options):
-    """A trainer that has generated one batch of both layers and not yet stepped; H = 3 differs from G = 4."""
-    trainer = build(Recording, MGRPOConfig, model_folder, tmp_path, num_corrections=3, drafts_per_prompt=2, **options)
-    trainer.model.train()
-    trainer.current_gradient_accumulation_steps = 1  # set by `train`, which is not called here
-    trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    return trainer
-
-
-@pytest.fixture
-def recorded(model_folder, tmp_path):
-    return generated(model_folder, tmp_path)
-
-
-def test_layer_2_prompts_are_question_draft_phrase_token_for_token(recorded):
-    tokenizer, drafts, batch = recorded.processing_class, recorded.drafts, recorded._correction_batches[0]
-    prompts = [ids[mask.bool()].tolist() for ids, mask in zip(batch["prompt_ids"], batch["prompt_mask"], strict=True)]
-    assert len(prompts) == 2 * 2 * 3  # questions x drafts x corrections
-    phrases = [tokenizer(guidance(phrase), add_special_tokens=False)["input_ids"] for phrase in PHRASES]
-    possible = [
-        correction_ids(prompt, completion, phrase, {tokenizer.eos_token_id})
-        for prompt, completion in zip(drafts.prompt_ids, drafts.completion_ids, strict=True)
-        for phrase in phrases
-    ]
-    assert all(prompt in possible for prompt in prompts)
-    groups = [prompts[i : i + 3] for i in range(0, len(prompts), 3)]
-    assert all(all(prompt == group[0] for prompt in group) for group in groups), (
-        "a group must share one draft and one phrase"
-    )
-    assert len({str(group[0]) for group in groups}) > 1
+    expected = trained_weights(make(GRPOTrainer, **options))
+    assert differing(expected, trained_weights(make(num_layers=1, **options))) == []
+    weight_zero = {"layer_weights": [1.0, 0.0], "num_corrections": 2}
+    assert differing(expected, trained_weights(make(**weight_zero, **options))) == []
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"beta": 0.05}, {"num_iterations": 2}, {"beta": 0.05, "loss_type": "dapo"}], ids=str
+    "options",
+    [{}, {"beta": 0.05}, {"num_iterations": 2}, {"beta": 0.05, "loss_type": "dapo"}, {"scale_rewards": "batch"}],
+    ids=str,
 )
-def test_layer_2_batch_and_loss_equal_trl_on_the_built_prompts(options, model_folder, tmp_path):
-    """TRL, given the layer-2 prompts as its own prompts and the same random state, samples and scores the same batch:
-    tokens, masks, advantages, old and reference log-probabilities, and the loss.
+def test_layer_2_batch_and_loss_equal_trl_on_the_built_prompts(options, sampled, make):
+    """TRL, given the layer-2 prompts as its own and the same random state, samples and scores the same batch: tokens,
+    masks, advantages, old and reference log-probabilities, and the loss.
     """
-    recorded = generated(model_folder, tmp_path, **options)
-    ours, corrections = recorded._correction_batches[0], recorded.corrections
-    sizes = {"num_generations": 3, "per_device_train_batch_size": 12}
-    plain = build(GRPOTrainer, GRPOConfig, model_folder, tmp_path, **sizes, **options)
+    recorded = sampled(**options)
+    ours, corrections = recorded.batches[2], recorded.layers[2]
+    plain = make(GRPOTrainer, num_generations=3, per_device_train_batch_size=12, **options)
     plain.model.train()
     plain.current_gradient_accumulation_steps = 1
     # the same tokens: a garbled draft may not survive decoding and tokenising, which is why the trainer does neither
     plain._tokenize_prompts = lambda prompts: (corrections.prompt_ids, None, {})
-    torch.manual_seed(recorded.sampling_seed)
-    inputs = zip(corrections.prompts, corrections.inputs, strict=True)
-    theirs = plain._generate_and_score_completions([{"prompt": p, "answer": row["answer"]} for p, row in inputs])
+    torch.manual_seed(recorded.seeds[2])
+    theirs = plain._generate_and_score_completions(corrections.inputs)
     assert ours.keys() == theirs.keys()
     assert ("ref_per_token_logps" in ours) == ("beta" in options)
     assert ("old_per_token_logps" in ours) == ("num_iterations" in options)
@@ -240,419 +65,244 @@ def test_layer_2_batch_and_loss_equal_trl_on_the_built_prompts(options, model_fo
             torch.testing.assert_close(ours[key] * mask, theirs[key] * mask, rtol=1e-5, atol=1e-5, msg=key)
         else:
             assert torch.equal(ours[key], theirs[key]), key
-    assert float(ours["advantages"].abs().sum()) > 0
-    plain_loss = plain._compute_loss(plain.model, theirs)
-    our_loss = GRPOTrainer._compute_loss(recorded, recorded.model, ours)
-    torch.testing.assert_close(our_loss, plain_loss, rtol=0, atol=1e-7)
-    for trainer, loss in ((recorded, our_loss), (plain, plain_loss)):
+    assert ours["advantages"].any()
+    gradients = []
+    losses = plain._compute_loss(plain.model, theirs), GRPOTrainer._compute_loss(recorded, recorded.model, ours)
+    torch.testing.assert_close(losses[1], losses[0], rtol=0, atol=1e-7)
+    for trainer, loss in zip((plain, recorded), losses, strict=True):
         trainer.model.zero_grad()
         loss.backward()
-    theirs, ours = (torch.cat([p.grad.flatten() for p in t.model.parameters()]) for t in (plain, recorded))
-    assert float(theirs.norm()) > 0
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+        gradients.append(tiny.gradient(trainer.model))
+    assert gradients[0].any()
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-7)
 
 
-def test_every_correction_is_used_once_in_each_iteration(model_folder, tmp_path):
+# -------------------------------------------------------------------------------------------- what layer 2 reads
+def test_layer_2_prompts_are_question_draft_phrase_token_for_token(sampled):
+    recorded = sampled()
+    tokenizer, drafts, corrections = recorded.processing_class, recorded.layers[1], recorded.layers[2]
+    batch = recorded.batches[2]
+    read = [ids[mask.bool()].tolist() for ids, mask in zip(batch["prompt_ids"], batch["prompt_mask"], strict=True)]
+    assert read == corrections.prompt_ids and len(read) == 2 * 2 * 3  # questions x drafts x corrections
+    phrases = [tokenizer(guidance(phrase), add_special_tokens=False)["input_ids"] for phrase in PHRASES]
+    eos = {tokenizer.eos_token_id}
+    for row, parent in enumerate(corrections.parents):
+        draft = drafts.prompt_ids[parent], drafts.completion_ids[parent]
+        assert read[row] in [correction_ids(*draft, phrase, eos) for phrase in phrases]
+        assert read[row] == read[row - row % 3], "a group shares one draft and one phrase"
+    assert [corrections.questions[row] for row in (0, 6)] == [0, 1] and len(set(map(tuple, read))) == 4
+
+
+@pytest.mark.parametrize("role", ["assistant", "user"])
+def test_conversations_in_both_voices(role, sampled):
+    template = tiny.TEMPLATE.replace(" + '<a>'", "").replace("else m", "else '<a>' + m")
+    template += "{% if add_generation_prompt %}{{ '<a>' }}{% endif %}"
+    recorded = sampled(template=template, phrase_role=role)
+    drafts, corrections = recorded.layers[1], recorded.layers[2]
+    parent, prompt, ids = corrections.parents[0], corrections.prompts[0], corrections.prompt_ids[0]
+    begun = drafts.prompt_ids[parent]
+    draft = drafts.completions[parent][0]["content"]
+    assert ids[: len(begun)] == begun and prompt[1]["content"].startswith(draft)
+    assert [message["role"] for message in prompt] == ["user", "assistant", "user"][: 2 if role == "assistant" else 3]
+    text = recorded.processing_class.decode(ids[len(begun) :])
+    assert any(phrase in text and phrase in prompt[-1]["content"] for phrase in PHRASES)
+    assert text.endswith("<a>") == (role == "user")
+
+
+def test_the_reward_sees_the_new_segment_alone(make):
+    seen = []
+
+    def spy(prompts, completions, number, **kwargs):
+        seen.append((list(prompts), list(completions), list(number)))
+        return tiny.parity(completions)
+
+    trainer = make(Recording, reward=spy, num_corrections=2, max_steps=1)
+    trainer.train()
+    (questions, drafts, _), (prompts, corrections, numbers) = seen
+    layer = trainer.layers[2]
+    for row, parent in enumerate(layer.parents):
+        begun = questions[parent] + drafts[parent]
+        assert prompts[row] in [begun + guidance(phrase) for phrase in PHRASES]
+        assert numbers[row] == trainer.layers[1].inputs[parent]["number"]
+        assert corrections[row] == trainer.processing_class.decode(layer.completion_ids[row], skip_special_tokens=True)
+
+
+def test_three_layers_correct_the_corrections(make):
+    trainer = make(Recording, num_layers=3, num_corrections=2, drafts_per_prompt=1, max_steps=1)
+    trainer.train()
+    assert {"reward", "layer2/reward", "layer3/reward"} <= logged(trainer)[0].keys()
+    # 2 questions, 1 draft of each passed on by every layer, 2 corrections
+    assert [sum(len(piece["advantages"]) for piece in layer[0]) for layer in trainer._pieces] == [4, 4]
+    second, third = trainer.layers[2], trainer.layers[3]
+    for row, parent in enumerate(third.parents):
+        begun = second.prompts[parent] + second.completions[parent]
+        assert third.prompts[row] in [begun + guidance(phrase) for phrase in PHRASES]
+
+
+def test_wrong_drafts_alone_are_passed_on_and_none_are_made_up(make):
+    trainer = generate(make(Recording, select_drafts="wrong", num_corrections=2))
+    layers = trainer.layers
+    real = [layers[2].parents[row] for row in layers[2].real.nonzero().flatten()]
+    assert real and not layers[1].right[real].any()
+    always_right = make(
+        Recording, select_drafts="wrong", num_corrections=2, max_steps=2, reward=lambda completions, **_: [1.0] * len(completions)
+    )  # fmt: skip
+    always_right.train()
+    assert not always_right.layers[2].real.any() and "layer2/accuracy" not in logged(always_right)[0]
+
+
+# ------------------------------------------------------------------------------------- what is trained on, how often
+def test_every_correction_is_used_once_in_each_iteration(make):
     """Two micro-batches a generation, used twice: the slices of layer 2 are those of one batch, each row once."""
     options = {"steps_per_generation": 2, "gradient_accumulation_steps": 1, "num_iterations": 2, "max_steps": 4}
-    trainer = build(Recording, MGRPOConfig, model_folder, tmp_path, num_corrections=2, **options)
-    used, original = [], trainer._compute_loss
+    trainer = make(Recording, num_corrections=2, **options)
+    used, compute = [], trainer._compute_loss
 
     def spy(model, inputs):
         used.append([row for piece in inputs["corrections"][0] for row in piece["completion_ids"].tolist()])
-        return original(model, inputs)
+        return compute(model, inputs)
 
     trainer._compute_loss = spy
     trainer.train()
-    parts = [piece for part in trainer._correction_slices[0] for piece in part]
-    whole = sorted(row for piece in parts for row in piece["completion_ids"].tolist())
-    assert len(used) == 4
-    assert sorted(used[0] + used[1]) == sorted(used[2] + used[3]) == whole
+    whole = sorted(trainer.batches[2]["completion_ids"].tolist())
     assert len(whole) == 16 // 4 * 2 * 2  # rows / G questions, 2 drafts each, 2 corrections each
+    assert len(used) == 4 and sorted(used[0] + used[1]) == sorted(used[2] + used[3]) == whole
 
 
-def test_advantages_are_relative_to_the_corrections_of_one_draft(recorded):
-    rewards = recorded.corrections.rewards.view(-1, 3)
-    expected = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
-    torch.testing.assert_close(
-        recorded._correction_batches[0]["advantages"].view(-1, 3), expected, rtol=1e-5, atol=1e-6
-    )
+def test_fillers_complete_the_micro_batches_and_leave_no_trace(make):
+    """5 drafts x 3 corrections do not fill 4 micro-batches: fillers do, without reward, advantage or loss."""
 
+    def some_prompts_earn_nothing(prompts, completions, **kwargs):
+        return [r * (len(p) % 2) for p, r in zip(prompts, tiny.parity(completions), strict=True)]
 
-def gradient(trainer, inputs, weights) -> torch.Tensor:
-    trainer.args.layer_weights = weights
-    trainer.model.zero_grad()
-    trainer._compute_loss(trainer.model, inputs).backward()
-    return torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
-
-
-def test_joint_gradient_is_the_weighted_sum(recorded):
-    inputs = recorded.last_inputs
-    first, second = gradient(recorded, inputs, [1.0, 0.0]), gradient(recorded, inputs, [0.0, 1.0])
-    joint = gradient(recorded, inputs, [1.0, 0.3])
-    assert float(second.norm()) > 0
-    torch.testing.assert_close(joint, first + 0.3 * second, rtol=1e-4, atol=1e-6)
-
-
-LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "sapo", "cispo", "vespo")
-
-
-@pytest.mark.parametrize("loss_type", [loss for loss in LOSSES if loss != "bnpo"])
-def test_accumulation_slices_leave_the_gradient(loss_type, model_folder, tmp_path):
-    """Four micro-batches, whatever their pieces: together the gradient of the whole layer."""
-    recorded = generated(model_folder, tmp_path, loss_type=loss_type)
-    whole, normaliser = recorded._correction_batches[0], 1 if loss_type in ("dapo", "cispo", "vespo") else 4
-    expected = gradient_of(recorded, [whole], lean=False)
-    for most, pieces in ((10**9, 1), (1, 3)):
-        parts = recorded._split(whole, 4, most)
-        assert [len(part) for part in parts] == [pieces] * 4
-        assert [sum(len(piece["advantages"]) for piece in part) for part in parts] == [3, 3, 3, 3]
-        found = gradient_of(recorded, [piece for part in parts for piece in part]) / normaliser
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
-
-
-def gradient_of(trainer, batches, lean=True) -> torch.Tensor:
-    """The gradient of the sum of some layer-2 batches' terms."""
-    trainer._lean = lean
-    trainer.model.zero_grad()
-    for batch in batches:
-        trainer._term(trainer.model, 2, batch).backward()
-    return torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
-
-
-@pytest.mark.parametrize("options", [{"loss_type": loss} for loss in LOSSES] + [
-    {"num_iterations": 2}, {"beta": 0.05}, {"entropy_coef": 0.1}, {"entropy_coef": 0.1, "loss_type": "dapo"}, {"top_entropy_quantile": 0.5},
-    {"importance_sampling_level": "sequence"}, {"mask_truncated_completions": True}, {"lora": True},
-], ids=str)  # fmt: skip
-def test_what_is_not_computed_leaves_the_update(options, model_folder, tmp_path):
-    """Without the rows that have no advantage and the columns of padding, in pieces, one term after the other: the loss
-    and the gradient of the plain sum of TRL's losses.
-    """
-    trainer = generated(model_folder, tmp_path, layer_weights=[1.0, 0.7], **options)
-    inputs, whole = trainer.last_inputs, trainer._correction_batches[0]
-    whole["advantages"][:4], inputs["advantages"][::3] = 0.0, 0.0
-    idle = int((whole["advantages"] == 0).sum())
-    assert idle < 12, "nothing would be left"
-    kl_or_entropy = options.keys() & {"beta", "entropy_coef", "top_entropy_quantile"}
-    assert int(trainer._with_gradient(whole).sum()) == (12 if kl_or_entropy else 12 - idle)
-    trainer._lean = False
-    loss = trainer._term(trainer.model, 1, inputs) + trainer._term(trainer.model, 2, whole)
-    loss.backward()
-    expected = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
-    trainer._lean = True
-    pieces = trainer._split(whole, 1, 100)[0]
-    # an entropy bonus and a quantile of entropies are taken over the rows of one call, which stays whole
-    assert (len(pieces) == 1) == bool(options.keys() & {"entropy_coef", "top_entropy_quantile"})
-    trainer.model.zero_grad()
-    found = trainer._compute_loss(trainer.model, {**inputs, "corrections": [pieces]})
-    found.backward()
-    torch.testing.assert_close(found.detach(), loss.detach(), rtol=1e-4, atol=1e-6)
-    gradient = torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
-    assert float(expected.norm()) > 0
-    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
-
-
-def test_a_step_without_any_advantage_changes_nothing_and_does_not_fail(model_folder, tmp_path):
-    trainer = build(
-        MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_corrections=2, max_steps=1,
-        reward=lambda completions, **kwargs: [1.0] * len(completions),
-    )  # fmt: skip
-    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    options = {"per_device_train_batch_size": 5, "gradient_accumulation_steps": 4, "num_corrections": 3}
+    options |= {"drafts_per_prompt": 1, "max_steps": 1, "reward": some_prompts_earn_nothing}
+    trainer = make(Recording, **options)
     trainer.train()
-    assert differing(before, dict(trainer.model.named_parameters())) == []
+    corrections, parts = trainer.layers[2], trainer._pieces[0]
+    real = corrections.real
+    assert len(real) == 24 and int(real.sum()) == 15
+    assert [sum(len(piece["advantages"]) for piece in part) for part in parts] == [6, 6, 6, 6]
+    assert sum(int(piece["tool_mask"].any(1).sum()) for part in parts for piece in part) == 15
+    assert all(sum(float(piece["share"]) for piece in part) == pytest.approx(24 / 15) for part in parts)
+    assert not trainer.batches[2]["advantages"][~real].any() and corrections.rewards[~real].isnan().all()
+    groups, log = corrections.rewards[real].view(-1, 3), logged(trainer)[0]
+    constant = (groups == groups[:, :1]).all(1).float().mean()
+    assert 0 < constant < 1 and log["layer2/frac_reward_zero_std"] == pytest.approx(float(constant))
+    assert log["layer2/reward"] == pytest.approx(float(groups.mean()))
 
 
-def test_one_reading_of_a_draft_serves_all_its_corrections(model_folder, tmp_path):
-    """Tokens go through the model once for a draft, and what is sampled is what TRL samples (see the test above)."""
-    trainer, read = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_corrections=2), []
-    trainer.model.register_forward_pre_hook(
-        lambda model, args, kwargs: read.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
-    )
-    trainer.model.train()
-    trainer.current_gradient_accumulation_steps = 1
-    trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    assert read[0] == (8, read[0][1]) and read[0][1] > 1, "layer 1 reads each question for each completion, as TRL does"
-    (prefill,) = [shape for shape in read[1:] if shape[1] > 1]
-    assert prefill[0] == 4, "2 questions, 2 drafts each"
-    assert [shape for shape in read if shape[0] == 8][-1][1] == 1
-    assert "generate" not in vars(trainer.model)
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
+def test_rows_that_are_not_trained_on_leave_the_gradient_of_the_rest(loss_type, sampled):
+    """Successes alone: the masked batch has the gradient that TRL gives the successes without the others."""
+    rule = {"keep_corrections": "successes", "correction_advantage": "difference", "loss_type": loss_type}
+    trainer = sampled(**rule)
+    batch, right = trainer.batches[2], trainer.layers[2].right
+    assert 0 < int(right.sum()) < len(right) and torch.equal(batch["tool_mask"].any(1), right)
+    assert batch["completion_mask"].any(1).all(), "the rows left out are read like the others"
+    short = {key: value if value.ndim == 0 else value[right] for key, value in batch.items() if key != "share"}
+    gradients = []
+    for one in (batch, short):
+        trainer.model.zero_grad()
+        trainer._term(trainer.model, 2, one).backward()
+        gradients.append(tiny.gradient(trainer.model))
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
-ARCHITECTURES = {
-    "llama": (LlamaConfig, {}),
-    "a window shorter than the prompt": (MistralConfig, {"sliding_window": 6}),
-    "windows and full attention in turn, capped logits": (Gemma2Config, {"sliding_window": 6, "head_dim": 16}),
-    "learned positions": (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 2}),
-}
+def test_a_step_without_any_advantage_changes_nothing_and_does_not_fail(make):
+    trainer = make(num_corrections=2, max_steps=1, reward=lambda completions, **_: [1.0] * len(completions))
+    before = weights(trainer)
+    trainer.train()
+    assert differing(before, weights(trainer)) == []
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_prompt_read_once_gives_the_log_probabilities_and_gradients_of_one_read_for_each_row(name):
-    """Seven rows of three prompts of different lengths, in any order, with completions of different lengths."""
-    kind, options = ARCHITECTURES[name]
-    sizes = {"vocab_size": 40, "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
-    if kind is not GPT2Config:
-        sizes = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 32}
-        sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1}
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(kind(pad_token_id=0, **sizes, **options)).train()
-    assert can_share_prompts(model)
-    add_fused_lm_head(model, temperature=0.9, outputs=("log_probs", "entropy"))
-    lengths, of, ends = torch.tensor([9, 4, 12]), [2, 0, 1, 0, 2, 2, 0], torch.tensor([5, 2, 5, 4, 1, 3, 5])
-    prompts = torch.randint(1, 40, (3, 12))
-    read = (torch.arange(12) >= 12 - lengths[:, None]).long()
-    written = (torch.arange(5) < ends[:, None]).long()
-    mask = torch.cat([read[of], written], 1)
-    ids = torch.cat([prompts[of], torch.randint(1, 40, (7, 5))], 1) * mask
-    labels = ids.masked_fill(mask == 0, -100)
-    labels[:, :-5] = -100
-
-    def outcome(call):
-        model.zero_grad()
-        out = call(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
-        out = torch.stack([out.log_probs[:, -5:], out.entropy[:, -5:]]) * written
-        (out * torch.arange(1, 36).view(7, 5)).sum().backward()
-        return out.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
-
-    calls = []
-    model.register_forward_pre_hook(lambda _, args, kw: calls.append(tuple(kw["input_ids"].shape)), with_kwargs=True)
-    (expected, gradient), (found, shared) = outcome(model), outcome(each_prompt_once(model, model.config, 5))
-    assert calls == [(7, 17), (3, 11), (7, 6)]
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(shared, gradient, rtol=1e-4, atol=1e-4 * float(gradient.abs().max()))
-
-
-def test_what_depends_on_the_whole_input_is_not_shared():
-    """What a model keeps of a prompt can be shared where it is keys and values alone, the same with any text behind it."""
-    sizes = {"vocab_size": 32, "hidden_size": 32, "num_hidden_layers": 2}
-    heads = {"intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
-    llama = LlamaForCausalLM(LlamaConfig(**sizes, **heads))
-    assert can_share_prompts(llama)
-    longer = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
-    assert not can_share_prompts(LlamaForCausalLM(LlamaConfig(**sizes, **heads, rope_parameters=longer)))
-    assert can_share_prompts(get_peft_model(copy.deepcopy(llama), LoraConfig(task_type="CAUSAL_LM")))
-    virtual = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
-    assert not can_share_prompts(get_peft_model(copy.deepcopy(llama), virtual))
-    assert not can_share_prompts(MambaForCausalLM(MambaConfig(**sizes, state_size=4)))
-
-
-def test_keys_and_values_go_by_the_name_that_a_model_has_for_them():
-    """transformers 5.24 calls them `cache`; an argument of that name that nothing fills is something else (XLM)."""
-
-    class Renamed:
-        config, calls = LlamaConfig(), []
-
-        def forward(self, input_ids=None, attention_mask=None, cache=None, use_cache=None, logits_to_keep=0, **others):
-            self.calls.append((cache, others))
-
-        __call__ = forward
-
-    class Other:
-        config = LlamaConfig()
-
-        def forward(self, input_ids=None, attention_mask=None, cache=None, logits_to_keep=0):
-            pass
-
-    renamed, rows = Renamed(), torch.tensor([[5, 6, 7, 8]] * 2)
-    assert can_share_prompts(renamed) and not can_share_prompts(Other())
-    each_prompt_once(renamed, renamed.config, 2)(rows, torch.ones_like(rows), rows)
-    (first, others), (second, more) = renamed.calls
-    assert first is second is not None and "past_key_values" not in {**others, **more}
-
-
-def test_metrics_of_the_layers_do_not_mix_and_tokens_are_counted(model_folder, tmp_path):
-    trainer = build(Recording, MGRPOConfig, model_folder, tmp_path, num_corrections=2, max_steps=2)
-    counted = 0
-    original = trainer._calculate_rewards
+# ------------------------------------------------------------------------------------------------------- what is logged
+def test_metrics_of_the_layers_do_not_mix_and_tokens_are_counted(make):
+    trainer = make(Recording, num_corrections=2, max_steps=2)
+    counted, grade = [], trainer._calculate_rewards
 
     def count(inputs, prompts, completions, completion_ids_list):
-        nonlocal counted
-        counted += sum(map(len, completion_ids_list))
-        return original(inputs, prompts, completions, completion_ids_list)
+        counted.append(sum(map(len, completion_ids_list)))
+        return grade(inputs, prompts, completions, completion_ids_list)
 
     trainer._calculate_rewards = count
     trainer.train()
-    log = [entry for entry in trainer.state.log_history if "reward" in entry]
-    assert len(log) == 2
-    assert (log[-1]["some digit"], log[-1]["layer2/some digit"]) == tuple(  # a reward function's own metric
-        pytest.approx(sum(any(map(str.isdigit, text)) for text in layer.completions) / len(layer.completions))
-        for layer in (trainer.drafts, trainer.corrections)
-    )
-    assert log[-1]["generated_tokens"] == counted == trainer.generated_tokens
-    assert log[-1]["reward"] == pytest.approx(float(trainer.drafts.rewards.mean()))
-    assert log[-1]["layer2/reward"] == pytest.approx(float(trainer.corrections.rewards.mean()))
-    assert log[-1]["layer2/accuracy"] == pytest.approx(log[-1]["layer2/reward"])
-    right_before = float((trainer.drafts.rewards[trainer.parents] > 0.5).float().mean())
-    change = log[-1]["layer2/fixed"] - log[-1]["layer2/broken"]
-    assert log[-1]["layer2/accuracy"] == pytest.approx(right_before + change)
+    log, layers = logged(trainer)[1], trainer.layers
+    for layer, prefix in ((layers[1], ""), (layers[2], "layer2/")):
+        digits = [any(map(str.isdigit, text)) for text in layer.completions]
+        assert log[f"{prefix}some digit"] == pytest.approx(sum(digits) / len(digits))  # a reward function's own metric
+        assert log[f"{prefix}reward"] == log[f"{prefix}accuracy"] == pytest.approx(float(layer.rewards.mean()))
+    assert (log["tokens"], log["layer2/tokens"]) == tuple(counted[2:])
+    assert log["generated_tokens"] == sum(counted) == trainer.generated_tokens
+    right_before = float(layers[1].right[layers[2].parents].float().mean())
+    assert log["layer2/accuracy"] == pytest.approx(right_before + log["layer2/fixed"] - log["layer2/broken"])
+    assert "layer2/answer_changed" not in log, "without answer_of there is no answer"
 
 
-def test_token_budget_stops_at_the_nearest_step(model_folder, tmp_path):
-    free = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_layers=1, max_steps=6)
+def test_with_answer_of_changed_answers_are_logged(make):
+    trainer = make(Recording, num_corrections=2, max_steps=1, given={"answer_of": len})
+    trainer.train()
+    first, second = trainer.layers[1], trainer.layers[2]
+    changed = [len(first.texts[i]) != len(text) for i, text in zip(second.parents, second.texts, strict=True)]
+    assert sum(changed) > 0 and logged(trainer)[0]["layer2/answer_changed"] == sum(changed) / len(changed)
+
+
+def test_token_budget_stops_at_the_nearest_step(make):
+    free = make(num_layers=1, max_steps=6)
     free.train()
-    counts = [entry["generated_tokens"] for entry in free.state.log_history if "reward" in entry]
-    budget = int(counts[3]) + 5
-    bounded = build(
-        MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_layers=1, max_steps=6, max_generated_tokens=budget
-    )
+    counts = [entry["generated_tokens"] for entry in logged(free)]
+    bounded = make(num_layers=1, max_steps=6, max_generated_tokens=int(counts[3]) + 5)
     bounded.train()
-    assert bounded.state.global_step == 4
-    assert bounded.generated_tokens == counts[3]
+    assert bounded.state.global_step == 4 and bounded.generated_tokens == counts[3]
 
 
-def test_three_layers_run_and_correct_the_corrections(model_folder, tmp_path):
-    options = {
-        "num_layers": 3,
-        "layer_weights": [1.0, 1.0, 1.0],
-        "num_corrections": 2,
-        "drafts_per_prompt": 1,
-        "max_steps": 1,
-    }
-    trainer = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, **options)
-    trainer.train()
-    log = next(entry for entry in trainer.state.log_history if "reward" in entry)
-    assert "layer2/reward" in log and "layer3/reward" in log
-    # 2 questions, 1 draft of each passed on by every layer, 2 corrections
-    sizes = [sum(len(piece["advantages"]) for piece in layer[0]) for layer in trainer._correction_slices]
-    assert sizes == [4, 4]
-    third = trainer._rollouts
-    assert all(sum(prompt.count(phrase) for phrase in PHRASES) == 2 for prompt in third.prompts)
-
-
-def test_evaluation_runs_both_layers(model_folder, tmp_path):
-    trainer = build(
-        MGRPOTrainer,
-        MGRPOConfig,
-        model_folder,
-        tmp_path,
-        num_corrections=2,
-        num_generations_eval=2,
-        per_device_eval_batch_size=4,
-    )
+def test_evaluation_samples_both_layers_and_counts_no_tokens(make):
+    trainer = make(num_corrections=2, num_generations_eval=2, per_device_eval_batch_size=4)
     scores = trainer.evaluate(eval_dataset=trainer.train_dataset.select(range(4)))
-    assert "eval_reward" in scores and "eval_layer2/reward" in scores
-    assert trainer.generated_tokens == 0, "evaluation must not be counted as training"
+    assert {"eval_reward", "eval_layer2/reward"} <= scores.keys() and trainer.generated_tokens == 0
 
 
-def test_lora_moves_and_its_base_does_not(model_folder, tmp_path):
-    trainer = build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, num_corrections=2, lora=True)
-    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    trainer.train()
-    changed = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}
+# ------------------------------------------------------------------------------------------ adapters, 4 bits, samplers
+def test_lora_moves_and_its_base_does_not(make):
+    trainer = make(num_corrections=2, lora=True)
+    changed = differing(weights(trainer), trained_weights(trainer))
     assert changed and all("lora_" in name for name in changed)
 
 
-def test_nf4_adapter_is_float32_and_training_after_evaluation_works(model_folder, tmp_path):
-    from mgrpo_lib.experiment.models import load_base, lora_config
-    from mgrpo_lib.experiment.settings import load_config
-
-    cfg = load_config("smoke", arm="mgrpo_nf4")
-    model = load_base(load_config("cpu"), str(model_folder), load_in_4bit=True)
-    packed = {name: p.detach().clone() for name, p in model.named_parameters() if p.dtype == torch.uint8}
-    assert packed, "nothing was quantised"
-    args = MGRPOConfig(
-        output_dir=str(tmp_path),
-        **{**COMMON, "loss_type": "grpo", "num_corrections": 2, "max_steps": 2, "per_device_eval_batch_size": 4},
-    )
-    rows = [
-        {"prompt": f"<q>{row['question']}<a>", "answer": row["answer"]}
-        for row in miniature.problems("train", "train", 16)
-    ]
-    trainer = MGRPOTrainer(
-        model=model,
-        reward_funcs=parity_reward,
-        args=args,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=AutoTokenizer.from_pretrained(model_folder, padding_side="left"),
-        peft_config=lora_config(cfg),
-    )
-    adapter = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
-    assert {p.dtype for p in adapter.values()} == {torch.float32}
+def test_nf4_adapter_is_float32_and_training_after_evaluation_works(folder, make, monkeypatch):
+    load = AutoModelForCausalLM.from_pretrained
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    in_4_bits = lambda place, **how: load(place, **how, quantization_config=nf4)  # noqa: E731
+    monkeypatch.setattr(tiny.AutoModelForCausalLM, "from_pretrained", in_4_bits)
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)  # as on CPUs that repack
+    trainer = make(num_corrections=2, max_steps=2, per_device_eval_batch_size=4, lora=True)
+    assert not any(getattr(module, "support_avx512bf16_for_cpu", False) for module in trainer.model.modules())
+    before = weights(trainer)
+    adapter = {name for name, p in trainer.model.named_parameters() if p.requires_grad}
+    assert any(p.dtype == torch.uint8 for p in before.values()), "nothing was quantised"
+    assert {before[name].dtype for name in adapter} == {torch.float32}
     trainer.evaluate(eval_dataset=trainer.train_dataset.select(range(4)))  # bitsandbytes would repack the weights here
     trainer.train()
-    moved = [
-        name for name, p in trainer.model.named_parameters() if name in adapter and not torch.equal(p, adapter[name])
-    ]
+    moved = differing(before, weights(trainer))
+    assert set(moved) <= adapter, "the 4-bit base must not move"
     assert any("lora_A" in name for name in moved) and any("lora_B" in name for name in moved)
-    now = trainer.model.named_parameters()
-    bare = {name.split("base_model.model.")[-1].replace(".base_layer", ""): p for name, p in now}
-    assert all(torch.equal(packed[name], bare[name]) for name in packed), "the 4-bit base must not move"
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"num_corrections": 1}, "use 2 or more"),
-        ({"layer_weights": [1.0]}, "one weight per layer"),
-        ({"phrases": []}, "at least one guiding phrase"),
-        ({"drafts_per_prompt": 5}, "use 1 to num_generations"),
-        ({"num_layers": 0}, "use 1"),
-        ({"num_corrections": 1, "drafts_per_prompt": 1, "correction_advantage": "progress"}, "use 2 or more drafts"),
-        ({"num_corrections": 0, "correction_advantage": "difference"}, "use 1 or more"),
-        ({"keep_corrections": "successes"}, "set correction_advantage='difference'"),
-        ({"select_drafts": "mixed", "drafts_per_prompt": 1}, "use 2 or more"),
-        ({"select_drafts": "rong"}, "use one of all, wrong, mixed"),
-        ({"schedule": "in turn"}, "use one of joint, alternating"),
-        (
-            {"gradient_accumulation_steps": 2, "steps_per_generation": 1, "schedule": "alternating"},
-            "make that a multiple of gradient_accumulation_steps",
-        ),
-        ({"save_strategy": "steps", "save_steps": 3, "schedule": "alternating"}, "a multiple of 2"),
-        ({"save_strategy": "steps", "save_steps": 3, "num_iterations": 2}, "a multiple of 2"),
-        ({"save_strategy": "steps", "save_steps": 0.5, "num_iterations": 2}, "for save_steps a multiple of 2"),
-        ({"save_strategy": "epoch", "num_iterations": 2}, "use save_strategy='steps'"),
-        ({"use_adaptive_entropy": True, "entropy_coef": 0.1}, "switch it off"),
-        ({"select_drafts": "wrong", "entropy_coef": 0.1}, "set entropy_coef=0"),
-        ({"select_drafts": "wrong", "loss_type": "bnpo"}, "use 'dapo'"),
-        (
-            {
-                "per_device_train_batch_size": 4,
-                "gradient_accumulation_steps": 4,
-                "num_corrections": 3,
-                "drafts_per_prompt": 1,
-            }
-            | {"loss_type": "bnpo", "num_generations": 8},
-            "use 'dapo'",
-        ),
-        ({"correction_advantage": "difference", "scale_rewards": "batch"}, "set scale_rewards='group' or 'none'"),
-        (
-            {"correction_advantage": "progress", "multi_objective_aggregation": "normalize_then_sum"},
-            "multi_objective_aggregation='sum_then_normalize'",
-        ),
-    ],
-)
-def test_wrong_combinations_are_refused_with_the_mend(options, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        MGRPOConfig(output_dir=str(tmp_path), **{**COMMON, **options})
+def test_one_layer_takes_a_rollout_function(make):
+    def rollout(prompts, trainer):
+        ids = trainer.processing_class(prompts, add_special_tokens=False)["input_ids"]
+        answers = [[5 + i % 3, trainer.processing_class.eos_token_id] for i in range(len(prompts))]
+        return {"prompt_ids": ids, "completion_ids": answers, "logprobs": [[0.0, 0.0] for _ in prompts]}
+
+    trainer = make(num_layers=1, max_steps=1, given={"rollout_func": rollout})
+    trainer.train()
+    assert trainer.generated_tokens == 16
 
 
-def test_defaults_are_the_papers_form(tmp_path):
-    config = MGRPOConfig(output_dir=str(tmp_path), bf16=False)
-    assert (config.loss_type, config.scale_rewards, config.beta, config.epsilon, config.epsilon_high) == (
-        "grpo",
-        "group",
-        0.001,
-        0.2,
-        0.2,
-    )
-    assert (
-        config.num_layers,
-        config.num_generations,
-        config.use_bias_correction_kl,
-        config.top_k,
-        config.temperature,
-    ) == (2, 8, False, 0, 1.0)
-
-
-def test_the_reward_sees_the_new_segment_alone(model_folder, tmp_path):
-    seen = []
-
-    def spy(prompts, completions, answer, **kwargs):
-        seen.append((copy.deepcopy(prompts), copy.deepcopy(completions)))
-        return accuracy_reward(completions, answer)
-
-    build(MGRPOTrainer, MGRPOConfig, model_folder, tmp_path, reward=spy, num_corrections=2, max_steps=1).train()
-    first, second = seen[0], seen[1]
-    assert all(any(phrase in prompt for phrase in PHRASES) for prompt in second[0])
-    assert not any(any(phrase in prompt for phrase in PHRASES) for prompt in first[0])
-    assert all("<q>" not in completion for completion in second[1])
+@pytest.mark.slow  # on CPUs it takes most of a minute
+def test_continuous_batching_samples_both_layers(make):
+    trainer = make(num_corrections=2, max_steps=1, use_transformers_continuous_batching=True)
+    trained_weights(trainer)  # and they move
+    step = logged(trainer)[0]
+    assert step["tokens"] > 0 and step["layer2/tokens"] > 0
+    assert trainer.generated_tokens == step["tokens"] + step["layer2/tokens"]

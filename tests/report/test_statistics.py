@@ -1,5 +1,6 @@
 """Every procedure against a published worked example, an independent computation, or a simulation whose truth is known."""
 
+import re
 from collections import Counter
 from itertools import combinations
 
@@ -78,29 +79,22 @@ def test_transitions_obey_the_identity():
 
 
 @pytest.mark.parametrize(
-    ("kept", "broken", "mended", "published"),  # SCoRe (arXiv 2409.12917), MATH500: the base model, and SCoRe
+    ("kept", "broken", "fixed", "published"),  # SCoRe (arXiv 2409.12917), MATH500: the base model, and SCoRe
     [(184, 79, 23, (52.6, 41.4, -11.2, 4.6, 15.8)), (293, 7, 29, (60.0, 64.4, 4.4, 5.8, 1.4))],
 )
-def test_transitions_of_a_published_table(kept, broken, mended, published):
-    first = np.repeat([1, 1, 0, 0], [kept, broken, mended, 500 - kept - broken - mended])
-    second = np.repeat([1, 0, 1, 0], [kept, broken, mended, 500 - kept - broken - mended])
+def test_transitions_of_a_published_table(kept, broken, fixed, published):
+    first = np.repeat([1, 1, 0, 0], [kept, broken, fixed, 500 - kept - broken - fixed])
+    second = np.repeat([1, 0, 1, 0], [kept, broken, fixed, 500 - kept - broken - fixed])
     assert [100 * share for share in transitions(first, second).values()] == pytest.approx(published)
 
 
 def test_attempts_of_different_problems_are_refused():
-    with pytest.raises(ValueError, match="cannot be compared"):
-        transitions(np.ones((1, 3)), np.ones((1, 4)))
-    with pytest.raises(ValueError, match="cannot be compared"):
-        transitions(np.ones((1, 0)), np.ones((1, 0)))
+    for first, second in [((1, 3), (1, 4)), ((1, 0), (1, 0))]:
+        with pytest.raises(ValueError, match=re.escape(str(second))):
+            transitions(np.ones(first), np.ones(second))
 
 
 # ---------------------------------------------------------------------------------------------- advantages
-def test_advantages_of_a_group_without_variance_are_zero():
-    advantages = group_advantages([[1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 0]])
-    assert not advantages[:2].any()
-    assert advantages[2].sum() == pytest.approx(0, abs=1e-9) and advantages[2, 0] > 0
-
-
 def test_advantages_are_trls():
     rewards = torch.rand(20, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     theirs = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
@@ -154,45 +148,27 @@ def test_values_without_variation():
 @pytest.mark.parametrize("function", [estimate, accuracy_interval, seeds_to_decide, problems_to_decide])
 @pytest.mark.parametrize("values", [[], [1], [[1], [0]], np.ones((2, 2, 2)), [0, np.nan], [0, np.inf]])
 def test_what_is_no_table_of_numbers_is_refused(function, values):
-    with pytest.raises(ValueError, match="not finite numbers of"):
+    with pytest.raises(ValueError, match="shape"):
         function(values)
 
 
-@pytest.mark.parametrize(("effect", "shift", "own"), [(0, 0.25, 0), (0.1, 0.25, 0.3), (0.3, 0.1, 0.3), (0.1, 1, 0)])
-def test_estimate_covers_the_truth_with_five_seeds(effect, shift, own):
-    intervals = map(interval, differences(4000, 5, effect, shift=shift, own=own))
-    assert 0.93 <= coverage(intervals, effect) <= 0.97
-
-
-@pytest.mark.parametrize(("effect", "shift", "own"), [(0, 0.1, 0), (0.1, 0.25, 0.5), (0.1, 0.5, 0)])
-def test_estimate_covers_somewhat_less_with_three_seeds(effect, shift, own):
-    intervals = map(interval, differences(4000, 3, effect, shift=shift, own=own))
-    assert 0.915 <= coverage(intervals, effect) <= 0.97
-
-
-@pytest.mark.parametrize("seeds", [3, 5])
-def test_estimate_is_wider_than_need_be_where_seeds_do_not_differ(seeds):
-    assert 0.96 <= coverage(map(interval, differences(4000, seeds)), 0) <= 0.99
+@pytest.mark.parametrize(
+    ("seeds", "effect", "shift", "own", "least", "most"),
+    [
+        *((5, *truth, 0.93, 0.97) for truth in [(0, 0.25, 0), (0.1, 0.25, 0.3), (0.3, 0.1, 0.3), (0.1, 1, 0)]),
+        *((3, *truth, 0.915, 0.97) for truth in [(0, 0.1, 0), (0.1, 0.25, 0.5), (0.1, 0.5, 0)]),
+        *((seeds, 0, 0, 0, 0.96, 0.99) for seeds in (3, 5)),  # wider than need be where seeds do not differ
+    ],
+)
+def test_estimate_covers_the_truth(seeds, effect, shift, own, least, most):
+    intervals = map(interval, differences(4000, seeds, effect, shift=shift, own=own))
+    assert least <= coverage(intervals, effect) <= most
 
 
 def test_false_positives_are_as_rare_as_they_should_be():
     p = np.array([estimate(values)["p"] for values in differences(4000, 5, shift=0.25, own=0.3)])
     assert 0.03 <= (p < 0.05).mean() <= 0.07
     assert 0.003 <= (p < 0.01).mean() <= 0.02
-
-
-def test_a_percentile_bootstrap_of_seeds_and_problems_would_cover_too_little():
-    experiments = differences(2000, 5, shift=0.5)
-    rng = np.random.default_rng(0)
-    seeds, problems = (rng.multinomial(n, np.full(n, 1 / n), size=600).astype(float) for n in (5, 300))
-
-    def bootstrap(values):
-        means = np.einsum("dp,dp->d", seeds @ values, problems) / values.size
-        return np.quantile(means, [0.025, 0.975])
-
-    ours, theirs = coverage(map(interval, experiments), 0), coverage(map(bootstrap, experiments), 0)
-    assert 0.93 <= ours <= 0.97
-    assert theirs < 0.91 and theirs < ours - 0.04
 
 
 # ---------------------------------------------------------------------------------------------- accuracies
@@ -229,15 +205,12 @@ def test_accuracies_that_are_all_equal_count_as_one_answer_for_each_problem():
     assert one == pytest.approx((0.9874, 1), abs=1e-4)
     assert accuracy_interval(np.ones((5, 300))) == pytest.approx(one, abs=2e-4)
     assert accuracy_interval(np.zeros((5, 300))) == pytest.approx((0, 1 - one[0]), abs=2e-4)
-
-
-def test_shares_that_are_all_equal_count_as_one_answer_for_each_problem():
     assert accuracy_interval(np.full((2, 300), 0.1)) == pytest.approx(accuracy_interval(np.full(300, 0.1)), abs=1e-3)
 
 
 def test_what_is_no_accuracy_is_refused():
     for wrong in (-1, 1.2):
-        with pytest.raises(ValueError, match="accuracies lie in"):
+        with pytest.raises(ValueError, match=str(wrong)):
             accuracy_interval([0, 1, wrong])
 
 
@@ -329,7 +302,7 @@ def test_mcnemar_is_the_binomial_test_of_what_changed():
 
 def test_mcnemar_refuses_what_is_not_paired():
     for first, second in [([1, 0], [1]), ([[1, 0]], [[1, 0]])]:
-        with pytest.raises(ValueError, match="are not pairs"):
+        with pytest.raises(ValueError, match="shapes"):
             mcnemar(first, second)
 
 
@@ -396,11 +369,9 @@ def test_maj_at_k_draws_where_subsets_are_too_many():
 
 @pytest.mark.parametrize("function", [pass_at_k, lambda right, k: maj_at_k(np.array(right, str), right, k)])
 def test_samples_that_cannot_be_drawn_are_refused(function):
-    for k in (0, 3):
-        with pytest.raises(ValueError, match="k must lie between 1 and the number of samples"):
-            function([[1, 0]], k)
-    with pytest.raises(ValueError, match=r"not \(problems, samples\)"):
-        function([1, 0], 1)
+    for right, k in [([[1, 0]], 0), ([[1, 0]], 3), ([1, 0], 1)]:
+        with pytest.raises(ValueError, match="samples"):
+            function(right, k)
 
 
 def test_answers_of_other_samples_are_refused():

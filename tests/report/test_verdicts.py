@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from mgrpo_lib.experiment import fingerprints, store
-from mgrpo_lib.experiment.settings import load_config
-from mgrpo_lib.report import tables as report
+from mgrpo_lib.experiment.settings import ROOT, load_config
+from mgrpo_lib.report import pages, tables
 from mgrpo_lib.report import verdicts as evidence
-from mgrpo_lib.report.paper import TABLE_2, paper_table
 from mgrpo_lib.report.records import Records
+from mgrpo_lib.report.summary import summarise
 
 SETTINGS = {
     "benchmarks": ["chains", "blanks", "chains_long", "chains_times", "chains_words"],
@@ -119,7 +119,7 @@ def copied(made_up, tmp_path):
 
 @pytest.fixture(scope="module")
 def summary(made_up):
-    return report.summarise(made_up.cfg)
+    return summarise(made_up.cfg)
 
 
 def rows_of(cfg, kind, name):
@@ -155,38 +155,26 @@ def test_one_word_for_a_hypothesis(verdicts, word):
     assert evidence.overall([{"hypothesis": "H1", "verdict": verdict} for verdict in verdicts]) == {"H1": word}
 
 
-def test_the_headline_by_an_independent_few_lines(made_up, summary):
-    for benchmark in made_up.cfg.benchmarks:
-        gains = []
-        for seed in made_up.cfg.seeds:
-            ours, theirs = (
-                {row["id"]: row["correct_2"] for row in rows_of(made_up.cfg, "records", f"{arm}-seed{seed}") if row["benchmark"] == benchmark}
-                for arm in ("mgrpo", "grpo_matched")
-            )  # fmt: skip
-            gains += [ours[problem] - theirs[problem] for problem in ours]
-        found = next(r for r in summary["hypotheses"] if (r["hypothesis"], r["benchmark"]) == ("H2", benchmark))
-        assert found["difference"] == pytest.approx(sum(gains) / len(gains))
-        assert found["ci"][0] < found["difference"] < found["ci"][1] and found["verdict"] == "supported"
-
-
 def test_made_up_truths_are_found(summary):
     assert summary["verdicts"]["H2"] == summary["verdicts"]["H3"] == "supported"
     assert summary["verdicts"]["H1"] in ("undecided", "refuted") and summary["verdicts"]["H4"] == "supported"
     assert set(summary["not_beaten"]) == set(summary["params"]["benchmarks"])
     assert not any(summary["not_beaten"].values())
-    assert "shown on chains, blanks" in report.correction_sentence(summary)
+    assert ", ".join(summary["params"]["benchmarks"]) in pages.self_correction(summary)
     for row in summary["hypotheses"]:
+        assert row["ci"][0] < row["difference"] < row["ci"][1]
         assert (row["p_holm"] >= 0.05) == ("detectable" in row), "what was not significant says what could have been"
         assert row["p_holm"] >= row["p"]
 
 
 def test_a_control_as_good_as_the_method_denies_self_correction(copied):
     copied.all_controls(rate=0.95)
-    summary = report.summarise(copied.cfg)
+    summary = summarise(copied.cfg)
     assert summary["verdicts"]["H2"] == "supported", "better it is"
     for not_beaten in summary["not_beaten"].values():
         assert {"no_draft", "other_draft"} <= set(not_beaten), "but not by correcting"
-    assert "shown nowhere" in report.correction_sentence(summary)
+    said = pages.self_correction(summary)
+    assert all(evidence.CONTROLS[control] in said for control in ("no_draft", "other_draft"))
 
 
 def test_the_very_same_answers_as_a_control_deny_it_too(copied):
@@ -198,7 +186,7 @@ def test_the_very_same_answers_as_a_control_deny_it_too(copied):
             if (row["arm"], row["condition"]) == ("mgrpo", "no_draft"):
                 row["correct"] = chain[row["id"]]["correct_2"]
         store.write_records(group.results / "controls" / f"seed{seed}.json", fingerprints.controls_key(group), rows)
-    summary = report.summarise(copied.cfg)
+    summary = summarise(copied.cfg)
     assert all(controls == ["no_draft"] for controls in summary["not_beaten"].values())
 
 
@@ -209,14 +197,14 @@ def test_swapped_arms_are_refused(copied):
     left, right = (path.with_suffix(".jsonl.gz").read_bytes() for path in (ours, theirs))
     ours.with_suffix(".jsonl.gz").write_bytes(right)
     theirs.with_suffix(".jsonl.gz").write_bytes(left)
-    with pytest.raises(ValueError, match="not those of their manifest"):
-        report.summarise(cfg)
+    with pytest.raises(ValueError, match="mgrpo-seed0.json"):
+        summarise(cfg)
     for path in (ours, theirs):  # the manifests, too
         path.with_suffix(".json").rename(path.with_suffix(".moved"))
     ours.with_suffix(".moved").rename(theirs.with_suffix(".json"))
     theirs.with_suffix(".moved").rename(ours.with_suffix(".json"))
-    with pytest.raises(FileNotFoundError, match="no records made with these parameters"):
-        report.summarise(cfg)
+    with pytest.raises(FileNotFoundError, match="seed0.json"):
+        summarise(cfg)
 
 
 def test_exchanging_what_two_names_stand_for_changes_every_key():
@@ -242,15 +230,15 @@ def test_attempts_paired_with_other_problems_are_refused(copied):
     rows = rows_of(cfg, "records", "mgrpo-seed0")
     manifest = cfg.results / "records" / "mgrpo-seed0.json"
     store.write_records(manifest, fingerprints.evaluation_key(run), rows[1:] + rows[:1])
-    with pytest.raises(ValueError, match="tested on other problems than the rest"):
+    with pytest.raises(ValueError, match="arm mgrpo, seed 0"):
         Records(cfg)
     store.write_records(manifest, fingerprints.evaluation_key(run), rows)
     group = cfg.of_arm("mgrpo", 0)
     file = cfg.results / "controls" / "seed0.json"
     controls = rows_of(cfg, "controls", "seed0")
     store.write_records(file, fingerprints.controls_key(group), controls[1:] + controls[:1])
-    with pytest.raises(ValueError, match="is not of the problems of the set"):
-        report.summarise(cfg)
+    with pytest.raises(ValueError, match="control .* on chains"):
+        summarise(cfg)
 
 
 def test_equal_budgets_by_hand(made_up, summary):
@@ -263,36 +251,36 @@ def test_equal_budgets_by_hand(made_up, summary):
 
 
 def test_every_table_has_rows_and_no_number_is_lost(made_up, summary):
-    calm = set(report.TABLES) - {"warnings"}
-    assert set(report.tables(summary)) == calm
+    calm = set(tables.TABLES) - {"warnings"}
+    assert set(tables.tables(summary)) == calm
     assert len(summary["cross_refinement"]) == 9 * 5 and len(summary["robustness"]) == 5 * (3 + 9 + 9)
-    assert report.tables({**summary, "hypotheses": [], "controls": []}).keys() == calm - {"verdicts", "undecided", "controls"}  # fmt: skip
+    exploratory = {**summary, "verdicts": {}, "hypotheses": [], "controls": []}
+    assert tables.tables(exploratory).keys() == calm - {"verdicts", "undecided", "controls"}
 
 
 def test_what_a_training_warned_of_is_in_a_table(summary):
     name, run = next((name, run) for name, run in summary["runs"].items() if run["arm"] == "mgrpo")
     troubled = {**run, "skipped_steps": [3, 4], "warnings": [{"step": 20, "sign": "cut off", "text": "cut off"}]}
-    table = report.tables({**summary, "runs": {**summary["runs"], name: troubled}})["warnings"]
+    table = tables.tables({**summary, "runs": {**summary["runs"], name: troubled}})["warnings"]
     assert table["run"].tolist() == [name] * 2 and table["step"].tolist() == ["3, 4", 20]
-    assert table["warning"].tolist() == ["left out: the gradient was not finite", "cut off"]
 
 
 def test_the_papers_numbers_stand_beside_ours_with_their_source(summary):
-    table = paper_table(summary["rows"]).set_index("benchmark")
-    for name, known in TABLE_2.items():
+    table, sources = tables.paper_table(summary).set_index("benchmark"), tables.PAPER["sources"]
+    for name, known in tables.PAPER["table_2"].items():
         row = table.loc[f"{name} (paper)"]
-        assert "second-hand" in row["t2"] and str(known["mgrpo"]) in row["t2"]
-        assert "in no source" in row["t1"] and row["t1'"] == "not known" and "not comparable" in row["status"]
+        assert (
+            row["t2"] == f"{known['mgrpo']} ({sources['mgrpo']})"
+            and row["t1"] == f"{known['grpo']} ({sources['grpo']})"
+        )
     ours = next(row for row in summary["rows"] if (row["arm"], row["benchmark"]) == ("mgrpo", "blanks"))
     assert table.loc["blanks (ours)", "t2"] == f"{100 * ours['acc_t2']:.1f}"
-    assert paper_table([]).shape[0] == len(TABLE_2)
+    assert len(tables.paper_table({**summary, "rows": []})) == len(tables.PAPER["table_2"])
 
 
-def test_the_plan_names_the_profile_that_is_run():
+def test_the_plan_names_the_numbers_of_the_profile_and_of_the_rule():
     cfg = load_config("cpu", arm="base")
-    text = (report.ROOT / "ANALYSIS.md").read_text(encoding="utf-8")
-    assert f"Seeds {', '.join(map(str, cfg.seeds))} for every trained arm" in text
-    assert f"draw {cfg.test_draw}, {cfg.test_problems} problems each" in text
-    for benchmark in cfg.benchmarks:
-        assert f"`{benchmark}`" in text
+    text = (ROOT / "ANALYSIS.md").read_text(encoding="utf-8")
+    for number in (", ".join(map(str, cfg.seeds)), f"draw {cfg.test_draw}", cfg.test_problems, *cfg.benchmarks):
+        assert str(number) in text
     assert f"{100 * evidence.SMALLEST_EFFECT:.0f} percentage points" in text and f"alpha {evidence.ALPHA}" in text

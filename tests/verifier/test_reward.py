@@ -11,7 +11,6 @@ import threading
 import time
 
 import agreement
-from tests.verifier import fuzz as fuzz_rewards
 import psutil
 import pytest
 from hypothesis import given, settings
@@ -21,6 +20,7 @@ from mgrpo_lib.experiment.settings import ROOT
 from mgrpo_lib.verifier import reward as rewards
 from mgrpo_lib.verifier import symbolic
 from mgrpo_lib.verifier.reward import accuracy_reward, extract_answer, same_answer
+from tests.verifier import fuzz as fuzz_rewards
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""The training, validation and test problems of a profile.
+
+Of a real training set, or a file of your own, the cleaned rows are put into a fixed order (`decontamination.draw`). The
+first ones are the validation problems, the next ones the training problems.
+"""
+
+from mgrpo_lib.experiment.settings import GENERATED, GENERATORS, Config
+from mgrpo_lib.tasks.benchmarks import SETS, read_benchmark
+from mgrpo_lib.tasks.decontamination import clean, draw
+from mgrpo_lib.tasks.files import load_file
+
+
+def training_problems(cfg: Config) -> list[dict]:
+    """Return a profile's training problems, different from each other and from every held-out one."""
+    return training_sets(cfg)[0]
+
+
+def validation_problems(cfg: Config) -> list[dict]:
+    """Return held-out problems of the training distribution, on which settings are chosen; never a test set."""
+    return training_sets(cfg)[1]
+
+
+def training_sets(cfg: Config) -> tuple[list[dict], list[dict], dict[str, int]]:
+    """Return training problems, validation problems, and how many rows cleaning dropped, by reason.
+
+    Generated sets need no cleaning.
+
+    Raises:
+        ValueError: fewer problems are left than a step needs.
+    """
+    if cfg.train_data in GENERATORS:
+        made, name = GENERATORS[cfg.train_data].problems, GENERATORS[cfg.train_data].TRAINING
+        return made(name, "train", cfg.train_problems), made(name, "validation", cfg.validation_problems), {}
+    rows, dropped = clean_training_set(cfg)
+    rows = draw(rows)
+    validation, train = rows[: cfg.validation_problems], rows[cfg.validation_problems :][: cfg.train_problems or None]
+    if len(train) < cfg.prompts_per_step:
+        raise ValueError(
+            f"{cfg.train_data} has {len(train)} questions left to train on, after cleaning ({dropped}) and without "
+            f"validation_problems {cfg.validation_problems}; a step needs {cfg.prompts_per_step}: hold fewer out, or give "
+            "more data"
+        )
+    return train, validation, dropped
+
+
+def test_problems(cfg: Config, benchmark: str) -> list[dict]:
+    """Return the problems of a test set; of a real one a sample, or all that there are."""
+    if benchmark in GENERATED:
+        return GENERATED[benchmark].problems(benchmark, "test", cfg.test_problems, seed=cfg.test_draw)
+    return draw(whole_set(cfg, benchmark, "test"), cfg.test_draw)[: cfg.test_problems or None]
+
+
+def whole_set(cfg: Config, name: str, split: str) -> list[dict]:
+    """Return every row of a real benchmark's split, or of the user's file."""
+    return load_file(cfg.files[name]) if name in cfg.files else read_benchmark(name, split, cfg.data_folder)
+
+
+def clean_training_set(cfg: Config) -> tuple[list[dict], dict[str, int]]:
+    """Clean a training set that is not generated of what it shares with the experiment's test sets and its own test split.
+
+    Generated test sets are left out, since they have no end. See `decontamination.clean`.
+    """
+    tests = [name for name in cfg.benchmarks if name not in GENERATED]
+    tests += [cfg.train_data] * (cfg.train_data in SETS and cfg.train_data not in tests)
+    return clean(whole_set(cfg, cfg.train_data, "train"), {name: whole_set(cfg, name, "test") for name in tests})

@@ -1,0 +1,129 @@
+"""Which notebooks run, in which order, with what, and how long they still take; nothing is run here."""
+
+import os
+import subprocess
+import sys
+from itertools import takewhile
+
+import pytest
+
+from mgrpo_lib.__main__ import main
+from mgrpo_lib.experiment import jobs, pipeline, store
+from mgrpo_lib.experiment.jobs import list_jobs, time_to_go
+from mgrpo_lib.experiment.settings import ROOT, load_config
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 9])
+def test_each_job_comes_after_its_needs_and_the_last_evaluations_side_by_side(workers):
+    cfg = load_config("cpu", arm="base")
+    listed = list_jobs(cfg, {}, workers)
+    assert {job.name for job in listed} == {job.name for job in list_jobs(cfg, {})} and len(listed) == 25
+    for place, job in enumerate(listed):
+        assert all(need in listed[:place] for need in job.needs), job.name
+    tested = [job.name for job in listed if job.notebook == "05_benchmarks"]
+    assert tested == ["05_base", *(f"05_seed{seed}" for seed in cfg.seeds)]
+    for job in listed:
+        if job.name in tested[1:]:
+            trained = {need.name for need in job.needs if need.notebook in ("03_grpo", "04_mgrpo")}
+            assert trained == {f"{'04' if arm == 'mgrpo' else '03'}_{arm}-{job.name[3:]}" for arm in cfg.arms}
+    last = takewhile(lambda job: job.notebook == "05_benchmarks", reversed(listed[:-2]))  # before 06 and 00
+    assert len(list(last)) == min(workers, 5)
+
+
+def test_the_time_to_go_is_unknown_until_it_is_known_and_then_does_not_rise():
+    """Steps of known lengths, one after the other."""
+    cfg = load_config("cpu", arm="base")
+    listed = list_jobs(cfg, {})
+    lengths = {
+        "03_grpo": 30.0,
+        "03_grpo_matched": 40.0,
+        "04_mgrpo": 50.0,
+        "05": 20.0,
+        "02_base_model": 9.0,
+        **jobs.QUICK,
+    }
+    seconds = {job: lengths[job.kind] * job.models for job in listed}
+    known = []
+    for i, job in enumerate(listed):
+        waiting, finished = listed[i + 1 :], {done: seconds[done] for done in listed[:i]}
+        silent = time_to_go(waiting, {job: 1.0}, finished, {})
+        telling = time_to_go(waiting, {job: 1.0}, finished, {job: seconds[job] - 1.0})
+        assert silent is None or silent == pytest.approx(telling)
+        known.append(telling)
+    first = next(i for i, left in enumerate(known) if left is not None)
+    assert listed[first].name == "03_grpo_matched-seed10", "the last kind that is new"
+    rest = [sum(seconds[job] for job in listed[i:]) - 1.0 for i in range(first, len(listed))]
+    assert known[first:] == pytest.approx(rest)
+
+
+def test_without_arms_the_base_model_alone_is_evaluated(tmp_path, monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr(pipeline, "_run", lambda pending, workers: started.extend(pending) or dict.fromkeys([], 0.0))
+    folder = tmp_path / "results" / "smoke"
+    store.write_json(folder / "records" / "base.json", {"accuracy": {"chains": {"acc_t1": 0.5, "acc_t2": 0.25}}})
+    assert pipeline.reproduce("smoke", {"arms": {}, "control_arms": []}, out=str(tmp_path)) == 0
+    assert [job.name for job in started] == ["01_data", "02_base_model", "05_base"]
+    text = capsys.readouterr().out
+    assert "chains: 50.0% right at attempt 1, 25.0% at attempt 2" in text and "of the base model alone" in text
+    monkeypatch.setattr(sys, "argv", ["mgrpo_lib", "figures", "--profile", "smollm2_real", "--out", str(tmp_path)])
+    assert main() == 2 and "smollm2_real has no arms to compare" in capsys.readouterr().err
+
+
+def test_the_pipeline_starts_its_jobs_in_the_order_for_its_workers(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        pipeline, "_run", lambda pending, workers: started.append((workers, [job.name for job in pending]))
+    )
+    for workers in (1, 2):
+        assert pipeline.reproduce("cpu", {}, out=str(tmp_path), workers=workers) == 1
+    cfg = load_config("cpu", arm="base", output_root=str(tmp_path))
+    assert started == [(workers, [job.name for job in list_jobs(cfg, {}, workers)]) for workers in (1, 2)]
+    assert started[0][1] != started[1][1]
+
+
+@pytest.mark.parametrize(("profile", "compiler"), [("cpu", "1"), ("smollm2", None)])
+def test_what_a_notebook_starts_with_unless_the_user_says_otherwise(profile, compiler, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(pipeline.subprocess, "Popen", lambda call, env, **how: given.append(env))
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)  # the tests' own
+    (job, *_) = list_jobs(load_config(profile, arm="base", output_root=str(tmp_path)), {})
+    pipeline._start(job, threads=1)
+    monkeypatch.setenv("GLIBC_TUNABLES", "own")
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "0")
+    pipeline._start(job, threads=None)
+    names = ("GLIBC_TUNABLES", "TORCHDYNAMO_DISABLE")
+    assert [[env.get(name) for name in names] for env in given] == [[pipeline.KEEP_MEMORY, compiler], ["own", "0"]]
+    assert given[0]["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--params", "learning_rat=1"], "'learning_rate'"),
+        (["--params", "learning_rate=fast"], "'fast'"),
+        (["--params", "max_steps=0"], "max_steps"),
+        (["--params", "num_corrections=1"], "correction_advantage difference"),
+        (["--profile", "smok"], "'smoke'"),
+        (["--seeds", "0,x"], "0,x"),
+        (["--params", "arm=grpo"], "'arm'"),
+        (["--params", "learning_rate"], "name=value"),
+        (["--params", "benchmarks=[chains"], "benchmarks=[chains"),
+        (["--workers", "0"], "workers=0"),
+    ],
+    ids=str,
+)
+def test_wrong_parameters_stop_before_any_work(arguments, named, tmp_path, monkeypatch, capsys):
+    call = ["mgrpo_lib", "reproduce", "--profile", "smoke", "--out", str(tmp_path / "new"), *arguments]
+    monkeypatch.setattr(sys, "argv", call)
+    assert main() == 2 and named in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_make_passes_everything_on(tmp_path):
+    make = ["make", "-C", str(ROOT), "reproduce", "PROFILE=smoke", f"OUT={tmp_path / 'new'}", "PARAMS=learning_rat=1"]
+    ready = ROOT / ".venv" / ".ready"
+    if not ready.exists():
+        pytest.skip("not set up by make: .venv/.ready is missing")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(make, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode != 0 and "did you mean 'learning_rate'" in done.stderr
