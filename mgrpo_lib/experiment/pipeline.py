@@ -21,20 +21,6 @@ from mgrpo_lib.tasks.benchmarks import SETS
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 GPU_PROFILES = {"t4": 14.5, "a100": 39.0, "paper": 79.0}  # GiB that each needs at least
 SECONDS_TO_END = 20  # of a notebook that is asked to end
-# Papermill by its library, for two settings that its command line lacks. A kernel that has loaded torch tidies up for two
-# seconds when it is asked to end, though after the last cell nothing is left to do. And kernels that start at the same time
-# may be given the same port, which ends one of them: each gets sockets in a folder of its own
-EXECUTE = """
-import json, sys, tempfile
-sys.modules["rfc3987_syntax"] = None  # jsonschema loads it for a second, for a format that no schema here asks for
-from papermill import execute_notebook
-from traitlets.config import Config
-notebook, executed, folder, parameters = sys.argv[1:]
-with tempfile.TemporaryDirectory(prefix="mgrpo-") as sockets:
-    how = {"kernel_name": "python3", "cwd": folder, "progress_bar": False, "shutdown_kernel": "immediate"}
-    how["config"] = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"})
-    execute_notebook(notebook, executed, json.loads(parameters), **how)
-"""
 # Sampling on CPUs frees and asks for megabytes with every token. glibc would return them to the system each time, which then
 # clears every page again: 2 to 7% of an evaluation's time. The first is the largest value that glibc takes, the second means
 # never; one alone would fix the other at its small default. Other C libraries ignore both
@@ -269,6 +255,9 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
         **faster,
         **os.environ,
         store.CHAIN: str(os.getpid()),  # the notebook may write into the folder that this pipeline holds
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+        ),  # this library, not another
         "MGRPO_HOME": str(ROOT),  # on Colab, the notebooks' set-up cells take this repository
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # executed copies show their figures
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -280,7 +269,8 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen:
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     notebook, executed = NOTEBOOKS / f"{job.notebook}.ipynb", job.beside(".running.ipynb")
-    call = [sys.executable, "-c", EXECUTE, notebook, executed, NOTEBOOKS, json.dumps(job.parameters)]
+    module = "mgrpo_lib.experiment.kernel"
+    call = [sys.executable, "-m", module, notebook, executed, NOTEBOOKS, json.dumps(job.parameters)]
     with open(job.beside(".log"), "w", encoding="utf-8") as log:  # before anything is moved: this may fail
         job.progress.unlink(missing_ok=True)
         job.set_aside()
@@ -320,6 +310,8 @@ def _reason(job: Job, code: int) -> str:
         job.beside(".running.ipynb").replace(job.beside(".failed.ipynb"))
     if code == 0:
         why = f"it ended without leaving {job.manifest} as these parameters ask for"
+    elif "Kernel died before replying" in text:  # it never answered
+        why = "its kernel did not start; `make doctor` starts one and says why not"
     elif code < 0 or "Kernel died" in text or "DeadKernel" in text:
         why = "its kernel was killed, most often for want of memory; close other programs or use WORKERS=1"
     else:

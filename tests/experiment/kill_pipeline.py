@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import psutil
 
-from mgrpo_lib.experiment.pipeline import EXECUTE
 from mgrpo_lib.experiment.settings import ROOT
 from mgrpo_lib.experiment.store import environment
 
@@ -36,6 +35,9 @@ class Kill(NamedTuple):
     of: str
     running: list[str]  # the notebooks that were killed, or lost their pipeline
     after: float  # seconds after the start of the command
+
+
+KERNEL = "mgrpo_lib.experiment.kernel"  # the module that executes a notebook
 
 
 def start(out: Path, log: Path) -> subprocess.Popen:
@@ -75,7 +77,7 @@ def kernels(pid: int) -> list[psutil.Process]:
 def notebooks(pipeline: int) -> dict[psutil.Process, str]:
     """The kernels of a pipeline, and the notebook of each."""
     found = descendants(pipeline)
-    papermills = {process.pid: call[call.index(EXECUTE) + 1] for process, (_, call) in found.items() if EXECUTE in call}
+    papermills = {process.pid: call[call.index(KERNEL) + 1] for process, (_, call) in found.items() if KERNEL in call}
     return {
         process: Path(papermills[parent]).stem
         for process, (parent, call) in found.items()

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import papermill
 import pytest
 
 from mgrpo_lib.experiment.notebook import arguments, parameters_of
-from mgrpo_lib.experiment.pipeline import EXECUTE, NOTEBOOKS, check_notebook
+from mgrpo_lib.experiment.pipeline import NOTEBOOKS, check_notebook
 from mgrpo_lib.experiment.settings import ROOT, Config, ConfigError, load_config
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -140,19 +141,37 @@ def test_papermills_own_command_line_refuses_what_is_misspelt_or_wrong(tmp_path)
     assert not (tmp_path / "new").exists(), "nothing was done"
 
 
-def test_the_pipelines_kernels_take_no_ports_which_others_could_take_first(tmp_path):
-    where = "import ipykernel\nprint(number, ipykernel.get_connection_info())"
+@pytest.mark.parametrize("obstacle", ["none", "a long temporary folder", "a kernel of another Python"])
+def test_the_pipelines_kernels_are_its_own_and_take_no_ports(tmp_path, monkeypatch, obstacle):
+    if obstacle == "a long temporary folder":
+        monkeypatch.setenv("TMPDIR", str(tmp_path / ("t" * 120)))
+        Path(os.environ["TMPDIR"]).mkdir()
+    if obstacle == "a kernel of another Python":
+        for name in ("python3", "mgrpo"):
+            spec = tmp_path / "kernels" / name / "kernel.json"
+            spec.parent.mkdir(parents=True)
+            spec.write_text(json.dumps({"argv": ["/no/such/python"], "display_name": "x", "language": "python"}))
+        monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    where = "import ipykernel, sys\nprint(number, sys.executable, ipykernel.get_connection_info())"
     cells = [
         nbformat.v4.new_code_cell("number = 1", metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell(where),
     ]
     python = {"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=python), tmp_path / "in.ipynb")
-    call = [sys.executable, "-c", EXECUTE, tmp_path / "in.ipynb", tmp_path / "out.ipynb", tmp_path, '{"number": 1e-06}']
+    call = [
+        sys.executable,
+        "-m",
+        "mgrpo_lib.experiment.kernel",
+        tmp_path / "in.ipynb",
+        tmp_path / "out.ipynb",
+        tmp_path,
+        '{"number": 1e-06}',
+    ]
     subprocess.run(call, check=True, timeout=120)
     text = json.loads((tmp_path / "out.ipynb").read_text())["cells"][-1]["outputs"][0]["text"]
-    number, _, connection = "".join(text).partition(" ")
-    assert float(number) == 1e-06 and json.loads(connection)["transport"] == "ipc"
+    number, python, connection = "".join(text).split(" ", 2)
+    assert float(number) == 1e-06 and python == sys.executable and json.loads(connection)["transport"] == "ipc"
     assert not Path(json.loads(connection)["ip"]).parent.exists(), "the sockets are gone with it"
 
 
