@@ -150,9 +150,7 @@ def rounds_table(cfg: Config) -> pd.DataFrame | None:
     own = [row for row in store.read_json(file)["rows"] if row["arm"] == verdicts.METHOD]
     row = max(own, key=lambda row: max(row["accuracy"]) - min(row["accuracy"]))
     cells = [tables.percent(*cell) for cell in zip(row["accuracy"], row["accuracy_ci"], strict=True)]
-    return pd.DataFrame(
-        [{"MGRPO on": row["benchmark"]} | {f"attempt {i}, %": cell for i, cell in enumerate(cells, 1)}]
-    )
+    return pd.DataFrame([{"MGRPO on": row["benchmark"]} | {f"attempt {i}, %": cell for i, cell in enumerate(cells, 1)}])
 
 
 def sampled_corrections(cfg: Config) -> dict[str, int]:
