@@ -38,7 +38,7 @@ plan: $(READY)  ## memory, tokens, disk and hours of a profile (seconds, no down
 reproduce: $(READY)  ## run what is missing of the experiment and print its table
 	@$(RUN) reproduce $(OPTIONS) $(if $(WORKERS),--workers $(WORKERS))
 
-figures: $(READY)  ## redraw tables, figures and README's results from result files (seconds, no torch)
+figures: $(READY)  ## redraw tables, figures and the pages' numbers from result files (seconds, no torch)
 	@$(RUN) figures $(OPTIONS)
 
 lab: $(READY)  ## open the notebooks in JupyterLab

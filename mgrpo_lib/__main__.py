@@ -64,7 +64,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def redraw(cfg) -> int:
-    """Redraw tables, figures and, for the reference run, README's results."""
+    """Redraw tables, figures and, for a committed experiment, the pages that show it."""
     from mgrpo_lib.experiment import store
     from mgrpo_lib.report import figures, pages, rounds, summary  # matplotlib and pandas
 
@@ -74,8 +74,8 @@ def redraw(cfg) -> int:
             print(path)
         if rounds.measured(cfg):
             rounds.summarise(cfg)
-        if pages.is_reference(cfg) and pages.update_readme(cfg):
-            print("README.md: results updated")
+        for page in pages.update() if pages.is_reference(cfg) else ():
+            print(f"{page}: results updated")
     print((cfg.results / "table.md").read_text(encoding="utf-8"))
     return 0
 

@@ -1,5 +1,6 @@
-"""Prose with numbers: templates filled from result files, for README's blocks, notebooks and the captions of figures."""
+"""Prose with numbers: templates filled from result files, for README, docs/, notebooks and the captions of figures."""
 
+import json
 import re
 from collections import Counter
 from functools import cache
@@ -16,13 +17,18 @@ from mgrpo_lib.experiment.settings import ROOT, Config, load_config
 from mgrpo_lib.method.prompts import phrase_text
 from mgrpo_lib.report import records, style, summary, tables, verdicts
 
-# committed experiments that README shows: the name of its place there, and the template
+# marked places of README.md and docs/*.md: the template, and the committed experiments that fill it
 BLOCKS = {
-    "cpu": ("results", "results"),
-    "ablation": ("ablation", "ablation"),
-    "smollm2_gpu": ("llm_gpu", "llm"),
-    "smollm2": ("llm", "llm"),
+    "findings": ("findings", ("cpu", "smollm2", "smollm2_gpu")),
+    "times": ("times", ("cpu", "smollm2", "smollm2_gpu")),
+    "cpu": ("miniature", ("cpu",)),
+    "ablation": ("ablation", ("ablation",)),
+    "smollm2_gpu": ("llm", ("smollm2_gpu",)),
+    "smollm2": ("llm", ("smollm2",)),
+    "smollm2_nf4": ("nf4", ("smollm2_nf4",)),
+    "cost": ("cost", ("cpu", "smollm2", "smollm2_gpu")),
 }
+STEP_COSTS = ("miniature", "miniature_kl", "135m")  # files of `make benchmark`
 
 
 @cache
@@ -34,9 +40,19 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for function in (tables.percent, tables.points, tables.name_of, tables.markdown, listed):
+    for function in (tables.percent, tables.points, tables.name_of, tables.markdown, listed, times):
         found.filters[function.__name__] = function
-    for function in (tables.variants_table, verdicts.at_equal_tokens):
+    for function in (
+        tables.variants_table,
+        verdicts.at_equal_tokens,
+        cost_ratio,
+        fixed_example,
+        rounds_table,
+        sampled_corrections,
+        stage_table,
+        step_costs,
+        timing,
+    ):
         found.globals[function.__name__] = function
     found.globals |= {name: getattr(verdicts, name) for name in ("ALPHA", "SMALLEST_EFFECT", "CONTROLS")}
     return found
@@ -48,6 +64,12 @@ def listed(words: list) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
+def times(ratio: float) -> str:
+    """Write ``1.257`` as ``1.3x``."""
+    return f"{ratio:.1f}x"
+
+
+# ---------------------------------------------------------------------------------------------- templates
 def render(template: str, **facts: Any) -> str:
     """Fill a template of ``templates/``, such as ``self_correction.md.j2``.
 
@@ -68,42 +90,45 @@ def captions(content: dict) -> dict[str, dict[str, str]]:
     return yaml.safe_load(text)
 
 
-def block(cfg: Config) -> str:
-    """Render README's block of a committed experiment from its result files.
+def block(place: str, *given: Config) -> str:
+    """Render a block of `BLOCKS`; its committed experiments fill it if none are given.
 
     Raises:
         FileNotFoundError: a result file is missing.
     """
-    content, template = store.read_json(cfg.results / "summary.json"), BLOCKS[cfg.profile][1]
-    facts = {"summary": content, "tables": tables.tables(content), "captions": captions(content)}
-    if template == "results":
-        timing, rounds = (cfg.results / f"{name}.json" for name in ("timing", "rounds"))
-        took = store.read_json(timing) if timing.exists() else None
-        if took and summary.fingerprint(took["key"]) != content["key"]:  # of another experiment
-            took = None
-        facts |= {"timing": took, "stages": took and stage_table(took), "example": fixed_example(cfg)}
-        facts["rounds"] = _most_changed(store.read_json(rounds)) if rounds.exists() else None
-    return render(f"{template}.md.j2", **facts)
+    template, profiles = BLOCKS[place]
+    cfgs = given or [load_config(profile, arm="base") for profile in profiles]
+    contents = [store.read_json(cfg.results / "summary.json") for cfg in cfgs]
+    first = {"cfg": cfgs[0], "summary": contents[0], "tables": tables.tables(contents[0])}
+    every = {cfg.profile: {"cfg": cfg, "summary": content} for cfg, content in zip(cfgs, contents, strict=True)}
+    return render(f"{template}.md.j2", **first, captions=captions(contents[0]), experiments=every)
 
 
-def update_readme(cfg: Config, readme: Path = ROOT / "README.md") -> bool:
-    """Put a committed experiment's results between README's markers; return whether anything changed."""
-    text, place = readme.read_text(encoding="utf-8"), BLOCKS[cfg.profile][0]
-    new = re.sub(
-        rf"(<!-- {place} -->\n).*?(<!-- /{place} -->)", lambda m: m[1] + block(cfg) + m[2], text, flags=re.DOTALL
-    )
-    if new != text:
-        store.write_text(readme, new)
-    return new != text
+def update(root: Path = ROOT) -> list[Path]:
+    """Render every block of README.md and docs/*.md; return the pages that changed."""
+    changed = []
+    for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
+        text = new = page.read_text(encoding="utf-8")
+        for place in BLOCKS:
+            marks = re.compile(rf"(<!-- {place} -->\n).*?(<!-- /{place} -->)", re.DOTALL)
+            if marks.search(new):
+                filled = block(place)
+                new = marks.sub(lambda match, filled=filled: match[1] + filled + match[2], new)
+        if new != text:
+            store.write_text(page, new)
+            changed.append(page)
+    return changed
 
 
 def is_reference(cfg: Config) -> bool:
-    """Return whether README shows this experiment: a profile of `BLOCKS` as committed, in the repository."""
-    if cfg.profile not in BLOCKS or cfg.output != ROOT:
+    """Return whether the pages show this experiment: a profile of `BLOCKS` as committed, in the repository."""
+    shown = {profile for _, profiles in BLOCKS.values() for profile in profiles}
+    if cfg.profile not in shown or cfg.output != ROOT:
         return False
     return fingerprints.summary_key(cfg) == fingerprints.summary_key(load_config(cfg.profile, arm="base"))
 
 
+# ---------------------------------------------------------------------------------------------- facts for templates
 def fixed_example(cfg: Config) -> dict[str, Any] | None:
     """Find the first wrong draft that MGRPO's first seed put right, on the benchmark where it does so most."""
     run = cfg.of_arm(verdicts.METHOD, cfg.seeds[0])
@@ -117,21 +142,59 @@ def fixed_example(cfg: Config) -> dict[str, Any] | None:
     return {**one, "run": run.run_name, "phrase": phrase_text(run.eval_phrase)}
 
 
-def _most_changed(rounds: dict) -> dict[str, Any]:
-    """Return MGRPO's accuracy by round, on the benchmark where that changes most."""
-    own = [row for row in rounds["rows"] if row["arm"] == verdicts.METHOD]
+def rounds_table(cfg: Config) -> pd.DataFrame | None:
+    """Show MGRPO's accuracy by round of correction, on the benchmark where that changes most."""
+    file = cfg.results / "rounds.json"
+    if not file.exists():
+        return None
+    own = [row for row in store.read_json(file)["rows"] if row["arm"] == verdicts.METHOD]
     row = max(own, key=lambda row: max(row["accuracy"]) - min(row["accuracy"]))
     cells = [tables.percent(*cell) for cell in zip(row["accuracy"], row["accuracy_ci"], strict=True)]
-    return {"benchmark": row["benchmark"], "cells": cells}
+    return pd.DataFrame([{"MGRPO on": row["benchmark"]} | {f"attempt {i}, %": cell for i, cell in enumerate(cells, 1)}])
 
 
-def stage_table(timing: dict) -> pd.DataFrame:
+def sampled_corrections(cfg: Config) -> dict[str, int]:
+    """Count the corrections that MGRPO sampled in training, all seeds: all, those that fixed a draft or broke one."""
+    each = cfg.prompts_per_step * cfg.drafts_per_prompt * cfg.num_corrections  # of one step
+    steps = [
+        json.loads(line)
+        for seed in cfg.seeds
+        for line in (cfg.of_arm(verdicts.METHOD, seed).run_folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    found = {kind: round(each * sum(step[f"layer2/{kind}"] for step in steps)) for kind in ("fixed", "broken")}
+    return {"all": each * len(steps), **found}
+
+
+def cost_ratio(content: dict, cost: str) -> float:
+    """Return MGRPO's cost of training over token-matched GRPO's: ``seconds``, or ``read`` prompt tokens."""
+
+    def total(arm: str) -> float:
+        own = [run for run in content["runs"].values() if run["arm"] == arm]
+        return sum(run["processed_tokens"] - run["train_tokens"] if cost == "read" else run[cost] for run in own)
+
+    return total(verdicts.METHOD) / total(verdicts.BASELINE)
+
+
+def step_costs() -> dict[str, dict]:
+    """Return the arms that `make benchmark` measured, by model."""
+    return {name: store.read_json(ROOT / "benchmarks" / "results" / f"{name}.json")["arms"] for name in STEP_COSTS}
+
+
+def timing(cfg: Config) -> dict | None:
+    """Return how long the pipeline of an experiment took, if that was measured with its present results."""
+    file = cfg.results / "timing.json"
+    took = store.read_json(file) if file.exists() else None
+    content = store.read_json(cfg.results / "summary.json")
+    return took if took and summary.fingerprint(took["key"]) == content["key"] else None
+
+
+def stage_table(took: dict) -> pd.DataFrame:
     """Show where the time of a whole pipeline went: what the runs of each notebook took together, on a core each."""
     stages: dict[str, list[float]] = {}
-    for name, seconds in timing["steps"].items():
+    for name, seconds in took["steps"].items():
         stages.setdefault(name[:2], []).append(seconds)
     titles = {path.stem[:2]: path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-    total = sum(timing["steps"].values())
+    total = sum(took["steps"].values())
     return pd.DataFrame(
         {
             "notebook": f"`{titles[stage]}`",

@@ -1,4 +1,4 @@
-"""The committed results: numbers follow from the records, versions are named, README's blocks are rendered from them."""
+"""The committed results: numbers follow from the records, versions are named, blocks of the pages are rendered from them."""
 
 import gzip
 import json
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.committed
 CFG, VARIANTS, NF4, LLM, GPU = (
     load_config(profile, arm="base") for profile in ("cpu", "ablation", "smollm2_nf4", "smollm2", "smollm2_gpu")
 )
+PAGES = {page: page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 
 
 def summary_of(cfg):
@@ -50,15 +51,16 @@ def test_summary_and_tables_follow_from_the_committed_records(cfg, tmp_path):
         assert committed == again and set(committed) == {f"{name}.{suffix}" for name in tables.tables(summary_of(cfg))}
 
 
-@pytest.mark.parametrize("profile", pages.BLOCKS)
-def test_readme_holds_what_the_templates_render(profile):
-    readme, place = (ROOT / "README.md").read_text(encoding="utf-8"), pages.BLOCKS[profile][0]
-    text = pages.block(load_config(profile, arm="base"))
-    assert f"<!-- {place} -->\n{text}<!-- /{place} -->" in readme, f"make figures PROFILE={profile}"
+@pytest.mark.parametrize("place", pages.BLOCKS)
+def test_a_page_holds_what_the_template_renders(place):
+    text = pages.block(place)
+    marked = [page for page, content in PAGES.items() if f"<!-- {place} -->\n{text}<!-- /{place} -->" in content]
+    assert len(marked) == 1, "make figures PROFILE=cpu"
 
 
-def test_figures_in_readme_bear_their_titles():
-    images = re.findall(r"!\[([^\]]*)\]\((figures/\w+)/(\w+)\.png\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+def test_figures_in_pages_bear_their_titles():
+    images = re.findall(r"!\[([^\]]*)\]\((?:\.\./)?(figures/\w+)/(\w+)\.png\)", "".join(PAGES.values()))
+    assert images
     for alternative, folder, name in images:
         assert alternative == json.loads((ROOT / folder / "captions.json").read_text())[name]["title"]
 
@@ -169,7 +171,7 @@ def test_a_report_reads_mixed_versions_and_says_so(mixed):
     one, two = (pages.render("versions.md.j2", summary=content) for content in (known, summary))
     assert "training version 1" in one and "mixed" not in one
     assert "training versions 1 and 2" in two and "mixed" in two
-    assert two.strip() in pages.block(mixed)
+    assert two.strip() in pages.block("smollm2", mixed)
 
 
 def test_records_of_a_model_that_was_trained_again_are_refused(mixed):
