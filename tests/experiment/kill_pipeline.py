@@ -50,8 +50,8 @@ def start(out: Path, log: Path) -> subprocess.Popen:
         "smoke",
         "--out",
         str(out),
-        "--params",
-        SETTINGS,
+        "--set",
+        *SETTINGS.split(),
     ]
     with open(log, "w", encoding="utf-8") as file:
         return subprocess.Popen(call, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)

@@ -51,7 +51,7 @@ def test_own_files_have_their_stem_as_name(tmp_path):
     ("settings", "message"),
     [
         ({"train_data": "gsm9k"}, "'gsm9k'.*'gsm8k'"),
-        ({"train_data": "math500"}, "training set 'math500'"),
+        ({"train_data": "math500"}, "train_data: unknown set 'math500'"),
         ({"benchmarks": ["MATH-500"]}, "'MATH-500'.*'math500'"),
         ({"train_data": "GSM8K"}, "'GSM8K'.*'gsm8k'"),
         ({"benchmarks": ["nowhere.csv"]}, "'nowhere.csv'"),

@@ -63,8 +63,8 @@ def test_the_whole_pipeline(chat_model, tmp_path):
         "arms": '{"mgrpo":{"load_in_4bit":true,"lora_rank":4}}', "control_arms": "[]", "samples": 0,
         "max_steps": 2, "train_problems": 0, "validation_problems": 6, "test_problems": 0, "max_completion_length": 24,
     }  # fmt: skip
-    call = [sys.executable, "-m", "mgrpo_lib", "reproduce", "--profile", "smoke", "--out", str(tmp_path), "--params"]
-    call.append(" ".join(f"{name}={value}" for name, value in settings.items()))
+    call = [sys.executable, "-m", "mgrpo_lib", "reproduce", "--profile", "smoke", "--out", str(tmp_path), "--set"]
+    call += [f"{name}={value}" for name, value in settings.items()]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     results = tmp_path / "results" / "smoke"

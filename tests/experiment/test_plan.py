@@ -171,7 +171,7 @@ def test_gpus_are_known_by_their_whole_name(name, gib, planned):
 
 
 def test_the_command_prints_it(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["mgrpo_lib", "plan", "--profile", "t4", "--params", "max_steps=7"])
+    monkeypatch.setattr(sys, "argv", ["mgrpo_lib", "plan", "--profile", "t4", "--set", "max_steps=7"])
     assert main() == 0
     text = capsys.readouterr().out
     assert "1,543,714,304" in text and f"{7 * 16384:,}" in text, "parameters; tokens of seven steps"
