@@ -107,6 +107,8 @@ def _step(cfg: Config):
         yield f"learning_rate {cfg.learning_rate:g} trains nothing; give a positive number"
     if cfg.load_in_4bit and cfg.lora_rank == 0:
         yield "load_in_4bit freezes the weights, so something else must be trained; set lora_rank, for example to 16"
+    if cfg.match_tokens_of and not cfg.lr_scheduler_type.startswith("constant"):
+        yield "lr_scheduler_type must be constant where match_tokens_of ends a training: its number of steps is not known before"
     if cfg.phrase_role == "user" and cfg.template == "miniature":
         yield "phrase_role 'user' needs a chat model, and the miniature has no turns; use assistant"
 

@@ -193,7 +193,7 @@ def evaluate(cfg: Config) -> dict:
     """
     manifest, key = cfg.results / "records" / f"{cfg.run_name}.json", evaluation_key(cfg)
     if done := finished(manifest, key):
-        print(f"{cfg.run_name}: evaluation reused, same parameters, code and model (key {key})")
+        print(f"{cfg.run_name}: evaluation reused, same settings, version and model (key {key})")
         return done
     start, problems = time.monotonic(), all_problems(cfg)
     records = two_attempts(Evaluator.load(cfg), problems)

@@ -18,59 +18,16 @@ from mgrpo_lib.tasks.benchmarks import SETS, identity
 
 # Settings that the first versions hashed at any value. One that came later counts only where it is not at its default, so that
 # a new setting leaves every fingerprint
-FIRST = frozenset(
-    [
-        "model",
-        "model_revision",
-        "model_content",
-        "dtype",
-        "system_prompt",
-        "base_steps",
-        "base_batch_size",
-        "base_learning_rate",
-        "sft_steps",
-        "sft_batch_size",
-        "sft_learning_rate",
-        "sft_lora_rank",
-        "num_layers",
-        "num_generations",
-        "drafts_per_prompt",
-        "select_drafts",
-        "num_corrections",
-        "keep_corrections",
-        "correction_advantage",
-        "progress_bonus",
-        "schedule",
-        "layer_weights",
-        "phrases",
-        "phrase_role",
-        "prompts_per_step",
-        "micro_batch_size",
-        "max_steps",
-        "match_tokens_of",
-        "learning_rate",
-        "beta",
-        "epsilon",
-        "loss_type",
-        "temperature",
-        "max_completion_length",
-        "lora_rank",
-        "lora_alpha",
-        "gradient_checkpointing",
-        "load_in_4bit",
-        "train_data",
-        "train_problems",
-        "benchmarks",
-        "validation_problems",
-        "test_problems",
-        "test_draw",
-        "control_arms",
-        "samples",
-        "probe_problems",
-        "eval_batch_size",
-        "eval_phrase",
-    ]
-)
+FIRST = frozenset((
+    "model", "model_revision", "model_content", "dtype", "system_prompt", "base_steps", "base_batch_size",
+    "base_learning_rate", "sft_steps", "sft_batch_size", "sft_learning_rate", "sft_lora_rank", "num_layers",
+    "num_generations", "drafts_per_prompt", "select_drafts", "num_corrections", "keep_corrections",
+    "correction_advantage", "progress_bonus", "schedule", "layer_weights", "phrases", "phrase_role",
+    "prompts_per_step", "micro_batch_size", "max_steps", "match_tokens_of", "learning_rate", "beta", "epsilon",
+    "loss_type", "temperature", "max_completion_length", "lora_rank", "lora_alpha", "gradient_checkpointing",
+    "load_in_4bit", "train_data", "train_problems", "benchmarks", "validation_problems", "test_problems", "test_draw",
+    "control_arms", "samples", "probe_problems", "eval_batch_size", "eval_phrase",
+))  # fmt: skip
 GONE = {"use_vllm": False}  # a setting of the first versions that left, at the value that all results were made with
 NO_RESULT = {"report_to"}  # a setting that no number depends on
 
@@ -86,7 +43,7 @@ def made_with(manifest: Path) -> Versions:
 
 
 def key_of(*parts: Any) -> str:
-    """A short hash of plain data; two runs with the same key have the same parameters, inputs and code."""
+    """Hash plain data: two results with the same fingerprint have the same settings, inputs and versions."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 

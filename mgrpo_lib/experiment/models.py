@@ -145,13 +145,10 @@ def lora_config(cfg: Config):
     return lora(cfg.lora_rank, cfg.lora_alpha) if cfg.lora_rank else None
 
 
-def load_policy(cfg: Config, dense: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_policy(cfg: Config) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the trained model of an arm and seed (arm ``base``: the base model), ready to generate.
 
     The base is in 4 bits if the arms are, so that the training is all that differs.
-
-    Args:
-        dense: load the base in full precision even so.
 
     Raises:
         FileNotFoundError: the run is not trained with these parameters.
@@ -161,7 +158,7 @@ def load_policy(cfg: Config, dense: bool = False) -> tuple[PreTrainedModel, PreT
             f"{cfg.run_name} is not trained with these parameters in {cfg.run_folder}; train {cfg.run_name} first, by its "
             f"notebook or `make reproduce PROFILE={cfg.profile}`"
         )
-    location, folder, in_4bit = base_location(cfg), cfg.run_folder / "model", cfg.load_in_4bit and not dense
+    location, folder, in_4bit = base_location(cfg), cfg.run_folder / "model", cfg.load_in_4bit
     if cfg.arm == "base":
         model = load_base(cfg, location, in_4bit)
     elif cfg.lora_rank:
@@ -171,21 +168,3 @@ def load_policy(cfg: Config, dense: bool = False) -> tuple[PreTrainedModel, PreT
     else:
         model = load_base(cfg, str(folder))
     return model.eval(), load_tokenizer(cfg, location)
-
-
-def merge_adapter(cfg: Config, folder: str | Path) -> Path:
-    """Write a LoRA run as one dense model with its tokenizer.
-
-    The adapter goes into the *dense* base even if it was trained on 4 bits: merging into packed weights would round the
-    result to 4 bits again.
-
-    Raises:
-        FileNotFoundError: the run is not trained with these parameters.
-        ValueError: the arm was trained without LoRA; its model folder is dense already.
-    """
-    if not cfg.lora_rank:
-        raise ValueError(f"{cfg.run_name} was trained without LoRA (lora_rank=0): its model folder is dense already")
-    model, tokenizer = load_policy(cfg, dense=True)
-    model.merge_and_unload().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return Path(folder)

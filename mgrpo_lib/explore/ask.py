@@ -67,7 +67,7 @@ def answer_in_rounds(
         temperature: 0: greedy.
 
     Returns:
-        (rounds, problems) of ``text, answer, correct, tokens, truncated``, as `Evaluator.mark` gives them.
+        (rounds, problems) of ``text, answer, correct, tokens, truncated``, as `Evaluator.grade` gives them.
 
     Raises:
         ValueError: fewer than one round, a question or phrase that the miniature cannot read, or one too long for the

@@ -4,6 +4,7 @@ trainer takes all layers in each step.
 
 from datasets import Dataset
 
+from mgrpo_lib.method.config import MGRPOConfig
 from mgrpo_lib.method.drafts import Layer
 from mgrpo_lib.method.trainer import MGRPOTrainer
 
@@ -16,7 +17,7 @@ class AlternatingTrainer(MGRPOTrainer):
             optimizer steps; checkpoints in the middle of a turn.
     """
 
-    def __init__(self, model, reward_funcs=None, args=None, *rest, **kwargs):
+    def __init__(self, model, reward_funcs, args: MGRPOConfig, *rest, **kwargs):
         micro_steps = args.steps_per_generation * args.num_iterations
         if micro_steps % args.gradient_accumulation_steps:
             raise ValueError(

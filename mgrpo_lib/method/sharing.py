@@ -3,7 +3,7 @@
 - A draft is read once for its H corrections, when they are sampled (`one_prefill`) and when they are trained on
   (`each_prompt_once`).
 - Rows without an advantage and columns of padding are not computed.
-- A later layer is cut into pieces of no more than the memory of layer 1 (`SharedPrompts.split`).
+- A later layer is cut into pieces of no more than the memory of layer 1 (`SharedPrompts._split`).
 """
 
 import inspect

@@ -7,10 +7,10 @@ is trained on the sum
     loss = w_1 L_GRPO(questions) + w_2 L_GRPO(questions + drafts + phrases) [+ w_3 ...]
 
 with all terms at the same policy and in the same optimizer step (`MGRPOTrainer._compute_loss`). The layers are never
-concatenated: each keeps its own padding and its own normalisation. No body of TRL is copied; every override calls `super()`.
+concatenated: each keeps its own padding and its own normalisation. No method of TRL is copied; every override calls `super()`.
 
 In reading order: sample (`_generate_and_score_completions`), build layer 2 (`_corrections_of`), grade (`_calculate_rewards`),
-advantages (`_set_advantages`), sum of losses (`_compute_loss`). Beside it stand `mgrpo_lib.method.advantages` (equations),
+advantages (`_advantages`), sum of losses (`_compute_loss`). Beside it stand `mgrpo_lib.method.advantages` (equations),
 `drafts` (what is passed on), `prompts` (what layer 2 reads), `sharing` (throughput), `checkpoints` and `guard`.
 
 Where the paper is silent, as far as it is known:
@@ -193,6 +193,7 @@ class MGRPOTrainer(SharedPrompts, LayerMetrics, AtomicCheckpoints):
         if self.multi_objective_aggregation != "sum_then_normalize":
             return of_trl  # several rewards, each normalised by itself
         found = advantages.group_advantages(corrections.all_rewards, args.num_corrections, self.scale_rewards)
+        # equal to `of_trl` to the bit, and written where a reader finds it
         return found.chunk(self.accelerator.num_processes)[self.accelerator.process_index]
 
     def _set_advantages(self, batch: dict, corrections: Layer, drafts: Layer) -> dict:
@@ -233,11 +234,12 @@ class MGRPOTrainer(SharedPrompts, LayerMetrics, AtomicCheckpoints):
             if self.args.layer_weights[number - 1] != 0.0:
                 terms += [(number, piece) for piece in pieces]
         *before, last = terms
-        loss, in_turn = 0.0, self.model.training and self.accelerator.distributed_type != DistributedType.DEEPSPEED
+        loss = 0.0
+        one_by_one = self.model.training and self.accelerator.distributed_type != DistributedType.DEEPSPEED
         for number, batch in before:
-            with self.accelerator.no_sync(model) if in_turn else nullcontext():
+            with self.accelerator.no_sync(model) if one_by_one else nullcontext():
                 term = self._term(model, number, batch)
-                if in_turn:
+                if one_by_one:
                     self.accelerator.backward(term)
                     term = term.detach()
             loss = loss + term
@@ -245,7 +247,9 @@ class MGRPOTrainer(SharedPrompts, LayerMetrics, AtomicCheckpoints):
         return loss + term if before else term
 
     def _term(self, model, number: int, batch: dict) -> torch.Tensor:
-        """One layer's term of the sum: its weight times TRL's GRPO loss."""
+        """One term of the sum: the layer's weight times TRL's GRPO loss of these rows. ``share`` undoes that TRL's mean counts rows that
+        are left out, or sees only a piece of them.
+        """
         rows = self._with_gradient(batch) if self._lean and self.model.training else None
         with self._counting(rows), self._metrics_of(number):
             loss = super()._compute_loss(model, batch)

@@ -16,19 +16,6 @@ NO_VARIATION = 1e-9  # a smaller standard error is what rounding leaves of equal
 MOST_SUBSETS = 1_000  # as many subsets of samples are enumerated, or else drawn
 
 
-def group_advantages(rewards: np.ndarray) -> np.ndarray:
-    """Return group-relative advantages (r - mean) / (std + 1e-4), row by row, as TRL does: std with n - 1.
-
-    Args:
-        rewards: (groups, G).
-
-    >>> group_advantages([[1, 0, 0, 1], [1, 1, 1, 1]]).round(2).tolist()
-    [[0.87, -0.87, -0.87, 0.87], [0.0, 0.0, 0.0, 0.0]]
-    """
-    rewards = np.atleast_2d(np.asarray(rewards, dtype=float))
-    return (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, ddof=1, keepdims=True) + 1e-4)
-
-
 def transitions(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
     """Return accuracies at both attempts and what changed between, as shares of all problems (SCoRe's definitions).
 

@@ -273,7 +273,8 @@ def paper_table(summary: dict) -> pd.DataFrame:
             t1, t1_, t2 = rows["grpo_matched", benchmark]["acc_t1"], ours["acc_t1"], ours["acc_t2"]
             changes = {"t2 - t1": percent(t2 - t1, sign=True), "t2 - t1'": percent(t2 - t1_, sign=True)}
             shares = {"wrong to right": percent(ours["i_to_c"]), "right to wrong": percent(ours["c_to_i"])}
-            status = "a miniature: says nothing of the paper's rows"
+            small = "a miniature" if summary["params"]["model"] == "miniature" else "another, much smaller model"
+            status = f"{small}: says nothing of the paper's rows"
             attempts = {"t1": percent(t1), "t1'": percent(t1_), "t2": percent(t2)}
             table.append({"benchmark": f"{benchmark} (ours)", **attempts, **changes, **shares, "status": status})
     unknown = dict.fromkeys(("t1'", "t2 - t1'", "wrong to right", "right to wrong"), "not known")

@@ -7,7 +7,6 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
 from mgrpo_lib.experiment import models
 from mgrpo_lib.experiment.settings import ConfigError, load_config
@@ -35,27 +34,20 @@ def test_precision_is_chosen_by_capability_with_a_reason(cpu, ampere, wanted, dt
     assert chosen == dtype and why in reason
 
 
-def test_an_adapter_trained_on_4_bits_reloads_and_merges_into_the_dense_base(tmp_path):
+def test_an_adapter_trained_on_4_bits_reloads(tmp_path):
     small = {"base_steps": 5, "max_steps": 2, "prompts_per_step": 2, "micro_batch_size": 8}
     cfg = load_config("smoke", arm="mgrpo_nf4", output_root=str(tmp_path), **small)
-    with pytest.raises(FileNotFoundError, match="mgrpo_nf4-seed0.*make reproduce PROFILE=smoke"):
-        models.merge_adapter(cfg, tmp_path / "merged")
-    with pytest.raises(ValueError, match="lora_rank=0"):
-        models.merge_adapter(cfg.of_arm("mgrpo"), tmp_path / "other")
     train(cfg)
     weights = cfg.run_folder / "model" / "adapter_model.safetensors"
     torch.manual_seed(0)  # two steps may find no reward: make sure that the adapter does something
     save_file({name: value + 0.1 * torch.randn_like(value) for name, value in load_file(weights).items()}, weights)
     policy, tokenizer = models.load_policy(cfg)
     assert any(p.dtype == torch.uint8 for p in policy.parameters())
-    models.merge_adapter(cfg, tmp_path / "merged")
-    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
-    dense, _ = models.load_policy(cfg, dense=True)
     ids = torch.tensor([tokenizer("<q>7 a+8 b*3<a>", add_special_tokens=False)["input_ids"]])
     with torch.no_grad():
-        torch.testing.assert_close(merged(ids).logits, dense(ids).logits, rtol=1e-4, atol=1e-4)
-        with dense.disable_adapter():
-            assert not torch.allclose(merged(ids).logits, dense(ids).logits, atol=1e-3), "the adapter must matter"
+        own = policy(ids).logits
+        with policy.disable_adapter():
+            assert not torch.allclose(own, policy(ids).logits, atol=1e-3), "the adapter must matter"
 
 
 def test_a_model_that_cannot_be_had_is_refused():

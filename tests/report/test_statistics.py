@@ -6,7 +6,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-import torch
 from scipy.special import ndtri
 from scipy.stats import binomtest, sem, ttest_1samp
 from statsmodels.stats.power import TTestPower
@@ -15,7 +14,6 @@ from statsmodels.stats.proportion import proportion_confint
 from mgrpo_lib.report.statistics import (
     accuracy_interval,
     estimate,
-    group_advantages,
     holm,
     maj_at_k,
     mcnemar,
@@ -92,13 +90,6 @@ def test_attempts_of_different_problems_are_refused():
     for first, second in [((1, 3), (1, 4)), ((1, 0), (1, 0))]:
         with pytest.raises(ValueError, match=re.escape(str(second))):
             transitions(np.ones(first), np.ones(second))
-
-
-# ---------------------------------------------------------------------------------------------- advantages
-def test_advantages_are_trls():
-    rewards = torch.rand(20, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    theirs = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
-    assert group_advantages(rewards.numpy()) == pytest.approx(theirs.numpy())
 
 
 # ---------------------------------------------------------------------------------------------- estimate
