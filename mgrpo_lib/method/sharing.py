@@ -62,11 +62,10 @@ def can_share_prompts(model) -> bool:
 def plain_generation(model, config) -> bool:
     """True if the generation configuration, merged with the model's own, keeps an ordinary cache."""
     set_by = {**model.generation_config.to_diff_dict(), **config.to_diff_dict()}
-    unusual = {
-        name for name, value in set_by.items() if value is not None and not name.startswith("_")
-    } - PLAIN_GENERATION
-    cached = getattr(model.config.get_text_config(), "use_cache", True) and set_by.get("use_cache") in (None, True)
-    return cached and unusual <= {"use_cache"}
+    neutral = (None, False, 1)  # one beam, one sequence
+    unusual = {name for name, value in set_by.items() if name[0] != "_" and (value is True or value not in neutral)}
+    cached = set_by.get("use_cache", getattr(model.config.get_text_config(), "use_cache", True))
+    return unusual <= {*PLAIN_GENERATION, "use_cache"} and cached is not False
 
 
 def has_rotary_positions(model) -> bool:

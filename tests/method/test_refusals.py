@@ -105,7 +105,7 @@ def test_defaults_are_the_papers_form(tmp_path):
 
 # ---------------------------------------------------------------------------------- with a model, questions, a trainer
 QUESTION = {"prompt": "<q>1a+1<a>"}
-PARTS = {"prompt": [{"role": "user", "content": [{"type": "text", "text": "1"}]}]}
+PARTS = {"prompt": [{"role": "user", "content": [{"type": "image", "image": "1"}]}]}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from tiny import Recording, generate
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
-    GPT2Config,
     LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
@@ -118,11 +117,6 @@ ARCHITECTURES = {
     "llama": (LlamaConfig, SMALL),
     "a window shorter than the prompt": (MistralConfig, {**SMALL, "sliding_window": 6}),
     "windows and full attention in turn, capped logits": (Gemma2Config, {**SMALL, "sliding_window": 6, "head_dim": 16}),
-    "learned positions": (
-        GPT2Config,
-        {"vocab_size": 40, "n_embd": 32, "n_layer": 2, "n_head": 2}
-        | dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0),
-    ),
 }
 
 

@@ -70,7 +70,7 @@ def test_no_body_of_trl_is_copied(kind):
 def test_no_setting_of_the_layers_is_one_of_trls():
     theirs = {field.name for field in fields(GRPOConfig)}
     layers = {"num_layers", "num_corrections", "drafts_per_prompt", "select_drafts", "keep_corrections"}
-    layers |= {"correction_advantage", "progress_bonus", "layer_weights", "phrases", "phrase_role"}
+    layers |= {"correction_advantage", "progress_bonus", "right_above", "layer_weights", "phrases", "phrase_role"}
     assert {field.name for field in fields(MGRPOSettings)} - theirs == layers, "TRL ignores a default it does not know"
     assert {field.name for field in fields(MGRPOConfig)} - theirs == {*layers, "max_generated_tokens"}
 
