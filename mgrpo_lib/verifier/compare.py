@@ -1,0 +1,325 @@
+"""Whether two answers are the same: as text, exact numbers, words, or part by part; formulas by math-verify.
+
+Rules are strict where a wrong "same" would be rewarded, and lenient about notation.
+"""
+
+import re
+from contextvars import ContextVar
+from fractions import Fraction
+
+from mgrpo_lib.verifier import symbolic
+from mgrpo_lib.verifier.normalise import CLOSING, TOKEN, bracketed, normalise, split, unit
+
+helper = symbolic.Helper()
+_left: ContextVar[float] = ContextVar("left", default=symbolic.SECONDS)  # CPU seconds left to the comparison in hand
+
+_FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp"
+_GREEK = "alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|iota|kappa|lambda|mu|nu|xi|(?:var)?rho|sigma|tau|upsilon|(?:var)?phi|chi|psi|omega|hbar|ell|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega"
+_AND = re.compile(r",?\s*(?:\\text ?\{ ?(?:and|or) ?\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*")
+_SET = re.compile(r"^\\\{|(?<![a-zA-Z])or(?![a-zA-Z])|\\pm(?![a-z])")
+_ONE_NAME = r"(?:\\?[a-zA-Z]+'*|\\(?:text|vec|hat|bar)\{[^{}]*\}|\\angle[A-Z]+)(?:_(?:\{(?:\w+|\\[a-z]+|\\text\{\w+\})\}|\w))?(?:\([^()=]*\))?"
+_NAME = re.compile(rf"{_ONE_NAME}|\({_ONE_NAME}(?:,{_ONE_NAME})*\)")
+_CONSTANT = re.compile(r"(?:[\d+\-*/^(){}.!]|\\(?:frac|cdot|times|div|sqrt|pi|binom)(?![a-z]))+")
+_MATRIX = re.compile(r"(.*?)\\begin\{([vV]?)matrix\}(.*)\\end\{\2matrix\}")
+
+
+def same(answer: str, gold: str) -> bool:
+    """Return whether two answers are the same.
+
+    Raises:
+        TimeoutError, RuntimeError: there is no verdict.
+    """
+    _left.set(symbolic.SECONDS)
+    return _same(normalise(answer), normalise(gold))
+
+
+def _same(answer: str, gold: str) -> bool:
+    a, g = _squash(answer), _squash(gold)
+    if a == g:
+        return a != ""
+    for reading in (_same_quantity, _same_words, _same_choice):
+        if (verdict := reading(answer, gold)) is not None:
+            return verdict
+    if (based := re.fullmatch(r"([0-9A-Z]+)_\{(\d+)\}", gold)) and "_" not in a and set(based[1]) <= set(_DIGITS[: int(based[2])]):
+        return a == based[1]  # the question names the base
+    answers, golds = _elements(answer), _elements(gold)
+    if len(answers) == len(golds) == 1:
+        return _same_one(answers[0], golds[0])
+    if min(len(answers), len(golds)) == 1:  # a tuple may lack its brackets, not a set its other elements
+        one, several, text = (answers, golds, gold) if len(answers) == 1 else (golds, answers, answer)
+        group, names = bracketed(one[0]), [part.partition("=")[0] for part in several if "=" in part]
+        if _SET.search(text) or len(set(names)) < len(names):  # "x = 1 or x = 2" is neither a point nor an interval
+            return False
+        return group is not None and group[0] == "(" and _in_order(split(group[1], ","), several)
+    return _in_any_order(answers, golds)
+
+
+def _squash(text: str) -> str:
+    """Drop blanks, but for those between digits: ``5 5`` is not ``55``; and ``x_{1}`` becomes ``x_1``."""
+    return re.sub(r"([_^])\{(\w)\}", r"\1\2", re.sub(r"(?<!\d) | (?!\d)", "", text))
+
+
+# --------------------------------------------------------------------------------------------------- numbers and their units
+_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_DECIMAL = r"(?:(?:\d{1,3}(?:[, ]\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)"
+_SIGNED = rf"[+-]?{_DECIMAL}"
+_EXPONENT = r"10 ?\^ ?(?:\{ ?([+-]?\d{1,4}) ?\}|([+-]?\d{1,4})(?!\d))"
+_NUMBER = re.compile(
+    rf"(?P<sign>[+-]?) ?(?:(?P<time>\d{{1,2}}:\d\d(?::\d\d)?)"
+    rf"|(?:(?P<whole>\d+)\ ?)?\\frac ?\{{ ?(?P<n1>{_SIGNED}) ?\}} ?\{{ ?(?P<d1>{_SIGNED}) ?\}}"
+    rf"|(?P<whole2>\d+)\ (?P<n2>\d+) ?/ ?(?P<d2>\d+)|(?P<n3>{_DECIMAL}) ?/ ?(?P<d3>{_SIGNED})|{_EXPONENT}"
+    rf"|(?P<n4>{_DECIMAL})(?:\\overline\{{(?P<again>\d+)\}})?(?: ?(?:\\times|\\cdot|\*|x) ?{_EXPONENT}|[eE](?P<e>[+-]?\d{{1,4}})(?!\d))?)",
+    re.ASCII,
+)
+_LONG_FLOAT = re.compile(r"-?\d+\.\d{10,}", re.ASCII)  # a computed one, right up to rounding
+
+
+def _quantity(text: str, bare: bool) -> tuple[Fraction | str, dict[str, int]] | None:
+    """Read a number and what stands beside it: its value (of a time of day its text), and its units. None: it is no number.
+
+    Args:
+        bare: a letter that stands alone may be a unit: in an answer to a number, but not in a gold answer.
+    """
+    found = _NUMBER.match(text)
+    if found is None:
+        return None
+    rest = text[found.end() :]
+    beside = unit(rest, bare=bare and rest.startswith(" ") and found["n4"] is not None)
+    if beside is None:
+        return None
+    if found["time"]:
+        return found["sign"] + found["time"].lstrip("0"), beside[1]
+    numerator, denominator = (next((found[f"{x}{i}"] for i in range(1, 5 if x == "n" else 4) if found[f"{x}{i}"]), "1") for x in "nd")
+    if (below := _decimal(denominator)) == 0:
+        return None
+    value = int(found["whole"] or found["whole2"] or 0) + _decimal(numerator) / below
+    if again := found["again"]:
+        value += Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(numerator.partition(".")[2]))
+    power = next((found[i] for i in range(1, _NUMBER.groups + 1) if found[i] and i in _POWERS), "0")
+    return (-1 if found["sign"] == "-" else 1) * value * Fraction(10) ** int(power) * beside[0], beside[1]
+
+
+_POWERS = set(range(1, _NUMBER.groups + 1)) - {i for name, i in _NUMBER.groupindex.items() if name != "e"}
+
+
+def _decimal(text: str) -> Fraction:
+    return Fraction(re.sub("[, ]", "", text))
+
+
+def _compatible(a: dict[str, int], g: dict[str, int]) -> bool:
+    """Return whether units agree; they may be left out, and a degree need not say of which scale."""
+    return not a or not g or a == g or (a.keys() < g.keys() or g.keys() < a.keys()) and "degree" in a.keys() & g.keys()
+
+
+def _same_quantity(answer: str, gold: str) -> bool | None:
+    if ", " in answer or ", " in gold:
+        return None  # a list, not thousands
+    if (a := _quantity(answer, bare=True)) is None or (g := _quantity(gold, bare=False)) is None:
+        return None
+    (x, units_a), (y, units_g) = a, g
+    if not _compatible(units_a, units_g):
+        return False
+    if isinstance(x, str) or isinstance(y, str):
+        return x == y
+    if any(_LONG_FLOAT.fullmatch(text) for text in (answer, gold)):
+        return abs(x - y) <= abs(y) / 10**10
+    return x == y or (units_a, units_g) in (({"percent": 1}, {}), ({}, {"percent": 1})) and (x, y)[not units_g] * 100 == (y, x)[not units_g]
+
+
+# ----------------------------------------------------------------------------------------------------------------- words
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_OTHER_LETTER = re.compile(r"(?:\b(?:or|and|not)\b|[,;/&]) ?\(?[A-Z]\b(?!')|\(?\b[A-Z]\)", re.IGNORECASE)
+
+
+def _plain(text: str) -> str:
+    """Return the text without fonts, quotes and braces, and in small letters if it is words alone."""
+    text = re.sub(r"[{}\"']|\\text(?![a-zA-Z])|\\(?=[ %#&_])", "", text)
+    text = re.sub(r"^\W*(?:an?|the) |(?<!\d) (?!\d)|\.$", lambda m: "" if m[0] != " " else " ", re.sub(r"\s+", " ", text).strip())
+    words = _WORD.search(text) and not re.search(rf"[\\^_=+*<>]|\b(?:{_FUNCTIONS})\b", text)
+    return re.sub(r"[()]| ?, ?", lambda m: "," if "," in m[0] else "", text).casefold() if words else text
+
+
+def _same_words(answer: str, gold: str) -> bool | None:
+    a, g = _plain(answer), _plain(gold)
+    if a == g and re.search(r"[^\W\d_]{2}|[^\W\d_]\d", g) and ("\\" not in g):
+        return True
+    if len(g) <= 3 and g.isalpha() and a[:1].lower() + a[1:] == g[:1].lower() + g[1:] and len(g) > 1:
+        return True  # No is no, but AB is not ab
+    return False if re.fullmatch(r"[^\W\d_]{3,}(?:[ -][^\W\d_]+)*", g) else None
+
+
+def _choice(text: str) -> str | None:
+    """Return the letter of a multiple-choice answer: ``C``, ``(C) 42``, ``C: 42``, ``Option C``; None where it names others too."""
+    text = re.sub(r"[{}]|\\text(?![a-zA-Z])", "", text).strip()
+    found = re.fullmatch(r"(?:(?:option|choice|answer) ?:? ?)?(?:\(([A-Z])\)|\(?([A-Z])(?=$|[).:])) ?[).:]? ?(.*)", text, re.IGNORECASE)
+    if found is None or _OTHER_LETTER.search(found[3]) or not (found[1] or found[2]).isupper():
+        return None
+    return found[1] or found[2]
+
+
+def _same_choice(answer: str, gold: str) -> bool | None:
+    g, a = _choice(gold), _choice(answer)
+    return None if g is None or a is None else a == g
+
+
+# ------------------------------------------------------------------------------------------------------------------ parts
+def _elements(text: str) -> list[str]:
+    """Return the parts of a list or set; ``1 \\pm x`` are two."""
+    group = bracketed(text)
+    if group and group[0] == r"\{":
+        text = group[1]
+    parts = [part for piece in split(_AND.sub(",", text), ";") for part in split(piece, ",")]
+    return [signed for part in parts for signed in _signs(part)]
+
+
+def _signs(text: str) -> list[str]:
+    if not re.search(r"\\pm(?![a-z])", text):
+        return [text]
+    return [re.sub(r"\\(pm|mp)(?![a-z]) ?", lambda m, plus=plus: "+" if m[1] == plus else "-", text) for plus in ("pm", "mp")]
+
+
+def _in_order(answers: list[str], golds: list[str]) -> bool:
+    return len(answers) == len(golds) and all(map(_same, answers, golds))
+
+
+def _in_any_order(answers: list[str], golds: list[str]) -> bool:
+    if len(answers) != len(golds):
+        return False
+    left = list(golds)
+    for answer in answers:
+        match = next((i for i, gold in enumerate(left) if _same(answer, gold)), None)
+        if match is None:
+            return False
+        del left[match]
+    return True
+
+
+def _same_one(answer: str, gold: str) -> bool:
+    """Compare matrices cell by cell, tuples and intervals in order and with the same brackets, equations by their values."""
+    a, g = (_MATRIX.fullmatch(text) for text in (answer, gold))
+    if a and g:
+        return a[2] == g[2] and (rows := _rows(a)) is not None and len(rows) == len(_rows(g) or []) and all(map(_in_order, rows, _rows(g)))
+    unions = [split(text, r"\cup") for text in (answer, gold)]
+    if len(unions[0]) > 1 and len(unions[1]) > 1:
+        return _in_any_order(*unions)
+    a, g = bracketed(answer), bracketed(gold)
+    tuples = [split(group[1], ",") if group else [] for group in (a, g)]
+    if len(tuples[0]) > 1 and len(tuples[1]) > 1:
+        return (a[0], a[2]) == (g[0], g[2]) and _in_order(*tuples)
+    answer, gold = (re.sub(r"^ ?[a-zA-Z] ?\\in(?![a-z]) ?", "", text) for text in (answer, gold))
+    answer = _with_variable_of(gold, answer)
+    a, g = ([part.strip() for part in re.split(r"(?<![<>!])=", text)] for text in (answer, gold))
+    if len(a) == len(g) == 1:
+        return _same_formula(answer, gold)
+    a, g = (parts[::-1] if len(parts) == 2 and _is(_NAME, parts[1]) and not _is(_NAME, parts[0]) else parts for parts in (a, g))
+    if len(g) == 1:  # x = 5, |r - s| = 5, 2 + 3 = 5 or a longer chain; but x^2 = 4 is not 4, nor is 2x = 4
+        named = _is(_NAME, a[0]) or _is(_CONSTANT, a[0]) or not re.search(r"\d|\^|^-", a[0])
+        return (named or len(a) > 2) and _same(a[-1], gold)
+    if len(a) == 1:
+        return _is(_NAME, g[0]) and _same(answer, g[-1])
+    if _squash(a[0]) == _squash(g[0]) and _is(_NAME, g[0]):
+        return _same(a[-1], g[-1])
+    if len(a) == len(g) == 2 and _squash(a[0]) == _squash(g[1]) and _squash(a[1]) == _squash(g[0]):
+        return True
+    return _same_formula(answer, gold)
+
+
+def _rows(matrix: re.Match) -> list[list[str]] | None:
+    """Return the cells of a matrix, with the number before it; None if that is no number."""
+    factor, body = matrix[1].strip(), matrix[3].strip().removesuffix(r"\\")
+    if factor and factor != "-" and not _is(_CONSTANT, factor):
+        return None
+    rows = [split(row, "&") for row in body.split(r"\\")]
+    factor = "-1" if factor == "-" else factor
+    return [[rf"({factor})\cdot ({cell})" for cell in row] for row in rows] if factor else rows
+
+
+def _with_variable_of(gold: str, answer: str) -> str:
+    """Return ``f(y) = y + 1`` as ``f(x) = x + 1``, where the gold answer calls it x."""
+    a, g = (re.match(r"([a-zA-Z]) ?\( ?([a-z]) ?\) ?=", text) for text in (answer, gold))
+    if not (a and g and a[1] == g[1] and a[2] != g[2]):
+        return answer
+    return re.sub(rf"(?<![a-zA-Z\\]){a[2]}(?![a-zA-Z])", g[2], answer)
+
+
+def _is(pattern: re.Pattern, text: str) -> bool:
+    return pattern.fullmatch(_squash(text)) is not None
+
+
+# --------------------------------------------------------------------------------------------------------------- formulas
+_PLAIN = re.compile(rf"(?<![\\a-zA-Z])({_FUNCTIONS}|pi|infty|theta|alpha|beta)(?![a-z]{{2}})")
+# what math-verify is trusted with; anything else is only compared as text
+_FORMULA = re.compile(
+    rf"(?:\d+(?:\.\d+)?(?![.\d])|\.\d+(?![.\d])|[a-zA-Z+\-*/^_(){{}}\[\]|!<>=, ]|\\[{{}}]|"
+    rf"\\(?:frac|sqrt|pi|cdot|times|div|le|ge|ne|infty|cup|cap|binom|lfloor|rfloor|lceil|rceil|hat|dot|ddot|bar|tilde|vec|{_FUNCTIONS}|{_GREEK})"
+    r"(?![a-zA-Z])|\\mathbb ?\{ ?[RNZQC] ?\})*"
+)
+# for exact arithmetic too large: powers of 99999 and more, towers of numbers, factorials of 99999 and more
+_HUGE = re.compile(r"\^ ?-?\{?[^{}]*\d{5}|\d{5,}[\s)}]*!|!\s*!|\^ ?\{?[\d(]+ ?\^|\^ ?\{[^{}a-z]*\^|\^ ?\{?\d+ ?!|\^[{(\d]*\^")
+_INDEXED = re.compile(rf"((?<!\\)[a-zA-Z]|\\(?:{_GREEK})(?![a-zA-Z]))((?: ?_ ?(?:\w|\\[a-z]+|\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}))?)('*)")
+_SAFE = {r"\gamma": "g_{gamma}", r"\Gamma": "G_{gamma}", "I": "J_{I}"}  # math-verify takes them for a function or a constant
+
+
+def _same_formula(answer: str, gold: str) -> bool:
+    if r"\approx" in answer and r"\approx" not in gold:
+        return any(_same(part, gold) for part in split(answer, r"\approx"))
+    (answer, units_a), (gold, units_g) = _without_unit(answer), _without_unit(gold)
+    if not _compatible(units_a, units_g):
+        return False
+    if _squash(answer) == _squash(gold):
+        return answer != ""
+    if _is(_CONSTANT, gold) and re.search(r"(?<![\\a-zA-Z])[a-df-hj-zA-Z](?![a-zA-Z])", answer):
+        return False  # a variable; without asking
+    a, g = formula(answer), formula(gold)
+    if a is None or g is None:
+        return False
+    verdict, took = helper.equal(a, g, _left.get())
+    _left.set(_left.get() - took)
+    return verdict
+
+
+def _without_unit(text: str) -> tuple[str, dict[str, int]]:
+    """Return a formula without the unit in ``\\text`` that it ends with; of a constant also without one in words."""
+    for start in re.finditer(r" ?\\text ?\{| ?\\?%| ?\^ ?\\circ|(?<=[\d})i]) (?=[a-zA-Z]{2})", text):
+        value = re.sub(r" ?(?:\\cdot|\\times|[*/]) ?$", "", text[: start.start()]).strip()
+        if not value or value[-1] in "_^+-(" or "circ" in start[0] and re.search(rf"\\?(?:{_FUNCTIONS})(?![a-z])", value):
+            continue
+        if (start[0] != " " or _is(_CONSTANT, value)) and (beside := unit(text[start.start() :])) and beside[0] == 1:
+            return value, beside[1]
+    return text, {}
+
+
+def formula(text: str) -> str | None:
+    """Return normalised LaTeX as math-verify reads it right; None: not a formula, or one too large to compute."""
+    text = re.sub(r"\\text ?\{ ?([a-zA-Z]) ?\}|(?<=_)\{ ?\\text ?\{ ?(\w+) ?\} ?\}", lambda m: f"{{{m[1] or m[2]}}}" if m[2] else f" {m[1]}", text)
+    text = _PLAIN.sub(r"\\\1 ", text.replace("**", "^"))
+    text = re.sub(r"(\d+(?:\.\d+)?) ?\^ ?\\circ ?", r"(\1\\cdot \\pi/180)", text)
+    text = re.sub(r"(?<![\d.^_}])(\d+) ?(\\frac ?\{ ?\d+ ?\} ?\{ ?\d+ ?\})", r"(\1+\2)", text)  # a mixed number
+    text = re.sub(r"\^ ?(-? ?(?:\d+|[a-zA-Z]|\\(?:pi|[a-z]+)(?![a-z])))", r"^{\1}", text)  # x^12 means x^{12} to who writes it
+    text = re.sub(r"(\^\{[^{}]*\}) ?(_ ?(?:\w|\{[^{}]*\}))", r"\2\1", text)
+    text = _INDEXED.sub(_safe_name, re.sub(r"_ ?(\d+|[a-zA-Z])", r"_{\1}", text))
+    text = re.sub(r"([\d)]|\\pi) ?(?=\()", r"\1\\cdot ", text)  # 3(4) is 7 to math-verify
+    letters = re.sub(r"\\[a-zA-Z]+|_\{\w+\}", lambda command: "\\" * len(command[0]), text)
+    odd = re.search(r"\d \d|\d,\d{3}|\d ?_|[a-zA-Z]{4}", letters) or not _nested_well(text)
+    return text if _FORMULA.fullmatch(text) and not odd and not _HUGE.search(text) else None
+
+
+def _safe_name(found: re.Match) -> str:
+    """Return a name with its index and primes as one that math-verify keeps: a letter with an index of letters and digits."""
+    name, index, primes = found.groups()
+    if not index and not primes:
+        return f"{_SAFE.get(name, name)}"
+    code = "".join(c if c.isalnum() and c.isascii() else f"Z{ord(c)}" for c in re.sub(r"[_{} ]|\\text", "", index) + primes)
+    return f"{_SAFE.get(name, name).replace('_{', '').rstrip('}') [:1] if name in _SAFE else name}_{{{'K' * (name in _SAFE)}{code}}}"
+
+
+def _nested_well(text: str) -> bool:
+    """Return whether brackets pair up and none are very deep."""
+    depth = deepest = braces = 0
+    for token in TOKEN.findall(text):
+        depth += (token in CLOSING) - (token in CLOSING.values())
+        braces += (token == "{") - (token == "}")
+        deepest = max(deepest, depth)
+        if braces < 0:
+            return False
+    return braces == 0 and deepest <= 20

@@ -1,0 +1,225 @@
+"""One notation for what means the same, as tables: Unicode, fonts, spacing, TeX's unbraced arguments, units.
+
+Nothing here decides whether answers are equal. A word is only dropped if it stands in a table of what never changes a value.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+TOKEN = re.compile(r"\\(?:[a-zA-Z]+|.)|.", re.DOTALL)
+CLOSING = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\langle": r"\rangle", r"\lfloor": r"\rfloor", r"\begin": r"\end"}
+
+# ----------------------------------------------------------------------------------------------------------- characters
+_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho varsigma sigma tau upsilon phi chi psi omega"
+_SAME = {"−‐‑‒–—": "-", "⁄∕": "/", "∗": "*", "’′": "'", "“”": '"', "\u00a0\u2002\u2003\u2009\u202f\u3000": " ", "∶": ":", "、": ",", "。": "."}
+_MEANS = {
+    "×": r"\times ", "·⋅∙": r"\cdot ", "÷": r"\div ", "∞": r"\infty ", "°º˚": r"^\circ ", "≤⩽": r"\le ", "≥⩾": r"\ge ", "≠": r"\ne ",
+    "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "∠": r"\angle ", "∴": r"\therefore ",
+    "≈": r"\approx ", "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ",
+    "µ": r"\mu ", "ϕ": r"\phi ", "√": " sqrt", "∛": " sqrt[3]", "∜": " sqrt[4]", "…": r"\dots ", "→": r"\to ", "¢": " cents", "\\": "\\",
+}  # fmt: skip
+_CHARACTERS = {ord(c): text for table in (_SAME, _MEANS) for cs, text in table.items() for c in cs}
+_CHARACTERS |= {0xFEE0 + code: chr(code) for code in range(0x21, 0x7F)}  # full width
+_CHARACTERS |= {0x3B1 + i: rf"\{name} " for i, name in enumerate(_GREEK.split())}
+_CHARACTERS |= {ord(c): rf"\{unicodedata.name(c).split()[-1].replace('LAMDA', 'lambda').capitalize()} " for c in "ΓΔΘΛΞΠΣΦΨΩ"}
+_CHARACTERS |= {ord(c): rf"\mathbb{{{letter}}}" for c, letter in zip("ℝℕℤℚℂ", "RNZQC", strict=True)}
+_CHARACTERS |= {ord(c): r"\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKD", c).split("⁄")) for c in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
+_RAISED = [(mark, re.compile(f"[{chars}]+"), str.maketrans(chars, plain)) for mark, chars, plain in [
+    ("^", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱˣ", "0123456789+-nix"), ("_", "₀₁₂₃₄₅₆₇₈₉₊₋ₙᵢₓₖ", "0123456789+-nixk")
+]]  # fmt: skip
+
+# -------------------------------------------------------------------------------------------------------------- notation
+_END = r"(?![a-zA-Z])"
+_PHRASE = r"(?:[Tt]he )?(?:[Ff]inal |[Cc]orrect )?[Aa]nswer(?: is)?\s*:?\s*"
+_MONEY = {"$": "dollars", r"\$": "dollars", "€": "euros", "£": "gbp", "¥": "yen", "₹": "rupees", "Rs": "rupees", "Rs.": "rupees"}
+_AMOUNT = r"-?\d[\d,]*(?:\.\d+)?(?: ?(?:hundred|thousand|million|billion|trillion))?"
+_MATRIX = r"\\begin ?\{(?:[pbB]?|small)matrix\}|\\begin ?\{array\} ?\{[^{}]*\}"
+_RULES = [(re.compile(pattern), replacement) for pattern, replacement in [
+    # spacing, sizes, colours
+    (r"[\u2600-\u27bf\U0001f300-\U0001faff\ufe0f]+\s*$|^\s*[\u2600-\u27bf\U0001f300-\U0001faff\ufe0f]+", ""),
+    (r"\\\\\[[\d.]+[a-z]{2}\]", r"\\\\"),  # a new row and its distance
+    (r"(?<!\\)\\\\(?=(?:frac|sqrt|text|pi|cdot|times|left|right|boxed|mathrm)" + _END + ")", r"\\"),  # escaped twice
+    (r",\s*\\!\s*|\{\s*,\s*\}|\\text ?\{,\}|(?<=\d), ?(?:\\,|\\;|\\ ) ?(?=\d{3}(?!\d))", ","),  # thousands
+    (r"\\!|(?<!\\)\\(?=\d)|\{\}", ""),
+    (rf"(?<!\\)\\[,;:> ]|~|\\q?quad{_END}|\\[hv]space\*? ?\{{[^{{}}]*\}}|\\n?thinspace{_END}", " "),
+    (r"\\(?:displaystyle|textstyle|scriptstyle|limits|left|right|middle|[bB]igg?[lrm]?|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge"
+     rf"|bf|it|rm|sf|tt|bfseries|itshape|therefore|implies|Rightarrow|to){_END}\.?", " "),
+    (r"\\(?:text|page|f)?color(?:box)? ?\{[^{}]*\}", ""),
+    # fonts: of words \text, of anything else none
+    (rf"\\(?:math(?:bf|it|sf|tt|cal|frak|scr|bfit)|bm|bold|boldsymbol|pmb|underline) ?(?=\{{[^{{}}]*[^\W\d_]{{2}}|\\text{_END})", r"\\text"),
+    (rf"\\(?:math(?:bf|it|sf|tt|cal|frak|scr|bfit)|bm|bold|boldsymbol|pmb|underline|boxed|fbox){_END}", ""),
+    (rf"\\(?:mathrm|text(?:bf|it|rm|sf|tt|normal|up|md|sc)|[mh]box|operatorname\*?|emph){_END}", r"\\text"),
+    (r"\\text ?\{\s*(?:\\\(|\$)(.*)(?:\\\)|\$)\s*\}", r"\1"),
+    (r"\\text ([a-zA-Z])(?![a-zA-Z])", r"\\text{\1}"),
+    (r"\\text ?\{([^{}a-zA-Z]*)\}", r"\1"),
+    # the answer, said once more
+    (rf"^\s*\\text ?\{{\s*{_PHRASE}\}}", ""), (rf"^\s*(\\text ?\{{)?\s*{_PHRASE}", r"\1"),
+    (r"\s*(?:\\text ?\{ ?)is the (?:final |correct )?answer\.?\}$|\s+is the (?:final |correct )?answer$", ""),
+    (r"\s*(?:\\text ?\{ ?)?\(?the only (?:solution|answer)\)?\}?$", ""),
+    # signs and names
+    (r"\\[()]|\\\[|\\\]|\*\*(?!\w)|^\*\*|\$(?!\s*\d[^$]*$)|\$(?=[^$]*\$)", ""),
+    (rf"(\\?\$|[€£¥₹]|Rs\.?) ?({_AMOUNT})", lambda m: f"{m[2]} {_MONEY[m[1]]}"), (r"\\?\$|[€£¥₹]", ""),
+    (r"(\d) ?([ap])\.? ?m\.?(?![a-z])", r"\1 \2m"), (r"(?i)(?<![a-z.])([ap])\. ?m\.?(?![a-z])", r"\1m"),
+    (rf"\\[dtcs]frac{_END}|\\(?:nice|x|v)frac{_END}", r"\\frac"), (rf"\\[dt]binom{_END}", r"\\binom"),
+    (r"\{([^{}]+)\\over(?![a-z])([^{}]+)\}|^([^{}]+)\\over(?![a-z])([^{}]+)$", lambda m: r"\frac{%s}{%s}" % tuple(filter(None, m.groups()))),
+    (r"\{([^{}]+)\\choose(?![a-z])([^{}]+)\}", r"\\binom{\1}{\2}"),
+    (r"\^ ?\{?((?: ?\\prime)+) ?\}?", lambda m: "'" * m[1].count("p")),
+    (rf"\^ ?\{{ ?(?:\\circ|o) ?\}}|\^ ?\\circ{_END}|\\degree{_END}", r"^\\circ "),
+    (rf"\\varnothing{_END}|\\\{{ *\\\}}", r"\\emptyset "), (r"(?<![a-zA-Z\\])infinity(?![a-zA-Z])", r"\\infty "), (rf"\\colon{_END}", ":"),
+    (r"\\(le|ge)(?:q|qslant)(?![a-z])", r"\\\1 "), (r"<=", r"\\le "), (r">=", r"\\ge "), (rf"\\neq{_END}|!=", r"\\ne "), (rf"\\lt{_END}", "<"),
+    (rf"\\gt{_END}", ">"), (rf"\\lbrace{_END}", r"\\{"), (rf"\\rbrace{_END}", r"\\}"), (rf"\\[lr]?[vV]ert{_END}|\\mid{_END}", "|"),
+    (rf"[(\[]? ?(?:{_MATRIX})(.*?)\\end ?\{{(?:[pbB]?|small)(?:matrix|array)\}} ?[)\]]?", r"\\begin{matrix}\1\\end{matrix}"),
+    (r"(?<![a-zA-Z])np\.(?=[a-z])", ""), (r"(?:(?<=^)|(?<=[(\[,=])) *\+ ?(?=[\d\\.])", ""),
+    (r"^\(([0-9A-Z]+)\)(?=_)", r"\1"), (r"(?<=\d)_ ?\{? ?\(?(?:\\text ?\{)?(\d+)\}?\)? ?\}?", r"_{\1}"),  # numbers and their base
+    # plain roots are no TeX: they take the whole number or bracket that follows
+    (r"(?<![\\a-zA-Z]) ?sqrt(\[\d\])? ?(\d+(?:\.\d+)?|[a-zA-Z](?![a-zA-Z])|\\[a-z]+)", r"\\sqrt\1{\2}"),
+    (r"(?<![\\a-zA-Z]) ?sqrt(?=[\[{(])", r"\\sqrt"),
+    (r"\.(\d*)\\(?:overline|bar|dot|overline) ?(?:\{(\d+)\}|(\d))(?:(\d*)\\dot ?(?:\{(\d)\}|(\d)))?",
+     lambda m: f".{m[1]}\\overline{{{''.join(part or '' for part in m.groups()[1:])}}}"),
+    (r"(?<=\d)\.(\d*)\((\d+)\)$", r".\1\\overline{\2}"), (r"(?<=\d)\.(\d*?)(\d+?)\2{2,}(?:\.\.\.|\\[lc]?dots ?)$", r".\1\\overline{\2}"),
+]]  # fmt: skip
+_BARE = re.compile(r"\\(frac|binom|sqrt)(?![a-zA-Z])")
+_ARGUMENTS = {"frac": 2, "binom": 2, "sqrt": 1}
+
+
+def normalise(text: str) -> str:
+    """Return an answer in one notation: LaTeX without delimiters, sizes, colours or fonts but ``\\text``, arguments in braces."""
+    text = unicodedata.normalize("NFC", text).strip("\u200b\u2060\ufeff \n").translate(_CHARACTERS)
+    for mark, pattern, plain in _RAISED:
+        text = pattern.sub(lambda m, mark=mark, plain=plain: f"{mark}{{{m[0].translate(plain)}}}", text)
+    for pattern, replacement in _RULES:
+        text = pattern.sub(replacement, text)
+    text = re.sub(r"\s+", " ", _braced_arguments(text)).strip()
+    while (stripped := re.sub(r"^(?:= ?|\\approx(?![a-z]) ?)|(?<!\\)[.,;] ?$|\\\\ ?$", "", text).strip()) != text:
+        text = stripped
+    while (inner := bracketed(text)) and inner[0] == "{":
+        text = inner[1].strip()
+    return text
+
+
+def _braced_arguments(text: str) -> str:
+    """Put TeX's one-token arguments in braces: ``\\frac12`` is ``\\frac{1}{2}``; from the right, so that inner ones come first."""
+    for command in reversed(list(_BARE.finditer(text))):
+        head, rest = text[: command.end()], text[command.end() :].lstrip()
+        if command[1] == "sqrt" and (index := re.match(r"\[[^\[\]]{1,9}\] ?", rest)):
+            head, rest = head + index[0].strip(), rest[index.end() :]
+        if command[1] == "sqrt" and rest.startswith("(") and (end := group_end(rest)):
+            head, rest = f"{head}{{{rest[1 : end - 1]}}}", rest[end:]
+        else:
+            for _ in range(_ARGUMENTS[command[1]]):
+                end = group_end(rest) if rest.startswith("{") else (token := TOKEN.match(rest)) and token.end()
+                if not end:
+                    break
+                argument, rest = rest[:end], rest[end:].lstrip() if _ARGUMENTS[command[1]] == 2 else rest[end:]
+                head += argument if argument.startswith("{") else f"{{{argument}}}"
+        text = head + rest
+    return text
+
+
+# -------------------------------------------------------------------------------------------------------------- brackets
+def group_end(text: str, start: int = 0) -> int | None:
+    """Return where the group ends whose opening bracket, of any kind, stands at `start`; None where it does not end."""
+    depth = 0
+    for token, opens, closes in _brackets(text, start):
+        depth += opens - closes
+        if depth <= 0:
+            return token.end() if depth == 0 and (closes or token.start() > start) else None
+    return None
+
+
+def bracketed(text: str) -> tuple[str, str, str] | None:
+    """Return opening bracket, inside and closing bracket, if one pair encloses the whole text."""
+    first, last = TOKEN.match(text), None
+    if first is None or first[0] not in CLOSING or first[0] == r"\begin" or group_end(text) != len(text):
+        return None
+    *_, last = TOKEN.finditer(text)
+    return first[0], text[first.end() : last.start()], last[0]
+
+
+def split(text: str, separator: str) -> list[str]:
+    """Return the parts between separators that stand outside of all brackets."""
+    parts, depth, start = [], 0, 0
+    for token, opens, closes in _brackets(text, 0):
+        depth += opens - closes
+        if depth == 0 and token[0] == separator:
+            parts.append(text[start : token.start()].strip())
+            start = token.end()
+    return [*parts, text[start:].strip()]
+
+
+def _brackets(text: str, start: int) -> Iterator[tuple[re.Match, bool, bool]]:
+    for token in TOKEN.finditer(text, start):
+        yield token, token[0] in CLOSING, token[0] in CLOSING.values()
+
+
+# ----------------------------------------------------------------------------------------------------------------- units
+_UNIT_NAMES = (
+    "mm,millimeter,millimetre cm,centimeter,centimetre m,meter,metre km,kilometer,kilometre in,inch,inches ft,foot,feet yd,yard mi,mile "
+    "mg,milligram g,gram,gramme kg,kilogram t,ton,tonne lb,pound oz,ounce ml,mL,milliliter,millilitre l,L,liter,litre gal,gallon s,sec,second "
+    "ms,millisecond min,minute h,hr,hour day week month year decade century,centuries Hz,hertz kHz MHz N,newton J,joule kJ cal,calorie kcal eV keV MeV "
+    "W,watt kW,kilowatt MW Pa,pascal kPa atm bar K,kelvin mol,mole V,volt A,amp,ampere F,farad C,coulomb T,tesla Wb,weber AA,angstrom Omega,ohm "
+    "rad,radian degree,deg percent dollar,usd,USD cent gbp euro yen rupee mph kph,kmh am pm M_odot L_odot R_odot erg G,gauss mM pc,parsec ly amu "
+    "acre hectare nm,nanometer micrometer,micron mJ mA mV kV mW GHz dB ppm rpm dyne lumen bit byte MB GB quart pint cup teaspoon tablespoon"
+)
+UNITS = {name: entry.split(",")[0] for entry in _UNIT_NAMES.split() for name in entry.split(",")}
+_COUNTED = set("unit way point path time people person men women child children fish sheep item step apple".split())
+_IDLE = set("of the a an in each every total left remaining long tall old high wide more away hour altogether".split()) - {"more"}
+_MULTIPLIERS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+# plurals that change a number; others are what is counted
+_CHANGING = re.compile(
+    r"\w*(?:halves|thirds|quarters|ths|illions|illiards|hundreds|thousands|dozens|scores|gross|lakhs|crores|myriads|minus|plus|less|times|repeats"
+    r"|tens|ones|twos|threes|fours|fives|sixes|sevens|eights|nines|squares|cubes|roots|powers|factorials|inverses|reciprocals|negatives|modulus|is|us)"
+)
+_UNIT_TOKEN = re.compile(r"\^ ?\{? ?(-?\d) ?\}?|\\circ|M_\{?\\odot\}?|[a-zA-Z]+(?:_\\odot)?|\\(?:mu|Omega|AA|%)|[%/*]|[ .{}()]|\\cdot|\\times")
+
+
+def unit(text: str, bare: bool = False) -> tuple[int, dict[str, int]] | None:
+    """Read what stands beside a number: its multiplier and its units with their powers; None if a word is not known to be idle.
+
+    Args:
+        text: ``\\text{ cm}^2``, ``km/h``, ``million dollars``, ``apples``.
+        bare: a single letter that is not in ``\\text`` may be a unit, too.
+    """
+    letters = [] if bare else re.findall(r"(?<![a-zA-Z\\])[a-zA-Z](?![a-zA-Z])", re.sub(r"\\text ?\{[^{}]*\}", "", text))
+    text = re.sub(r"\\text(?![a-zA-Z])|['\"]", " ", text)
+    tokens, end = [], 0
+    for token in _UNIT_TOKEN.finditer(text):
+        if token.start() != end:
+            return None
+        end = token.end()
+        tokens.append(token)
+    if end != len(text) or letters:
+        return None
+    factor, found, last, sign, power, micro = 1, {}, None, 1, 1, ""
+    for token in tokens:
+        word = token[0].replace("{", "").replace("}", "") if token[0].startswith("M_") else token[0]
+        name = next((UNITS[w] for w in (word, word.lower(), word.lower().removesuffix("s"), word.removeprefix("\\")) if w in UNITS), None)
+        if token[1]:  # an exponent
+            if last is None:
+                return None
+            found[last] *= int(token[1])
+        elif word in (" ", ".", "{", "}", "(", ")", "*", r"\cdot", r"\times") or (word in _IDLE and (found or factor > 1 or word != "in")):
+            pass
+        elif word in ("/", "per"):
+            sign = -1
+        elif word in ("square", "sq", "cubic", "cu"):
+            power = 2 if word.startswith("s") else 3
+        elif word in ("squared", "cubed") and last is not None:
+            found[last] *= 2 if word == "squared" else 3
+        elif word in _MULTIPLIERS and not found:
+            factor *= _MULTIPLIERS[word]
+        elif word == r"\mu":
+            micro = "micro"
+        elif word.endswith("circ"):
+            last, found["degree"] = "degree", 1
+        elif word in ("%", r"\%"):
+            last, found["percent"] = "percent", 1
+        elif word == "C" or word == "F" and last == "degree":
+            found["celsius" if word == "C" else "fahrenheit"] = 1
+        elif name:
+            last = micro + name
+            found[last], sign, power, micro = sign * power, 1, 1, ""
+        elif not (word.lower().removesuffix("s") in _COUNTED or re.fullmatch(r"[a-z]{3,}s", word) and not _CHANGING.fullmatch(word)):
+            return None
+    return factor, found
