@@ -63,12 +63,12 @@ def _squash(text: str) -> str:
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _DECIMAL = r"(?:(?:\d{1,3}(?:[, ]\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)"
 _SIGNED = rf"[+-]?{_DECIMAL}"
-_EXPONENT = r"10 ?\^ ?(?:\{ ?([+-]?\d{1,4}) ?\}|([+-]?\d{1,4})(?!\d))"
+_POWER = r"10 ?\^ ?\{? ?(?P<e%d>[+-]?\d{1,4})(?!\d)(?: ?\})?"
 _NUMBER = re.compile(
     rf"(?P<sign>[+-]?) ?(?:(?P<time>\d{{1,2}}:\d\d(?::\d\d)?)"
     rf"|(?:(?P<whole>\d+)\ ?)?\\frac ?\{{ ?(?P<n1>{_SIGNED}) ?\}} ?\{{ ?(?P<d1>{_SIGNED}) ?\}}"
-    rf"|(?P<whole2>\d+)\ (?P<n2>\d+) ?/ ?(?P<d2>\d+)|(?P<n3>{_DECIMAL}) ?/ ?(?P<d3>{_SIGNED})|{_EXPONENT}"
-    rf"|(?P<n4>{_DECIMAL})(?:\\overline\{{(?P<again>\d+)\}})?(?: ?(?:\\times|\\cdot|\*|x) ?{_EXPONENT}|[eE](?P<e>[+-]?\d{{1,4}})(?!\d))?)",
+    rf"|(?P<whole2>\d+)\ (?P<n2>\d+) ?/ ?(?P<d2>\d+)|(?P<n3>{_DECIMAL}) ?/ ?(?P<d3>{_SIGNED})|{_POWER % 1}"
+    rf"|(?P<n4>{_DECIMAL})(?:\\overline\{{(?P<again>\d+)\}})?(?: ?(?:\\times|\\cdot|\*|x) ?{_POWER % 2}|[eE](?P<e3>[+-]?\d{{1,4}})(?!\d))?)",
     re.ASCII,
 )
 _LONG_FLOAT = re.compile(r"-?\d+\.\d{10,}", re.ASCII)  # a computed one, right up to rounding
@@ -95,11 +95,8 @@ def _quantity(text: str, bare: bool) -> tuple[Fraction | str, dict[str, int]] | 
     value = int(found["whole"] or found["whole2"] or 0) + _decimal(numerator) / below
     if again := found["again"]:
         value += Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(numerator.partition(".")[2]))
-    power = next((found[i] for i in range(1, _NUMBER.groups + 1) if found[i] and i in _POWERS), "0")
-    return (-1 if found["sign"] == "-" else 1) * value * Fraction(10) ** int(power) * beside[0], beside[1]
-
-
-_POWERS = set(range(1, _NUMBER.groups + 1)) - {i for name, i in _NUMBER.groupindex.items() if name != "e"}
+    value *= Fraction(10) ** int(found["e1"] or found["e2"] or found["e3"] or 0) * beside[0]
+    return -value if found["sign"] == "-" else value, beside[1]
 
 
 def _decimal(text: str) -> Fraction:
@@ -114,43 +111,44 @@ def _compatible(a: dict[str, int], g: dict[str, int]) -> bool:
 def _same_quantity(answer: str, gold: str) -> bool | None:
     if ", " in answer or ", " in gold:
         return None  # a list, not thousands
-    if (a := _quantity(answer, bare=True)) is None or (g := _quantity(gold, bare=False)) is None:
+    if (a := _quantity(answer, bare=True)) is None or (g := _quantity(gold, bare=True)) is None:
         return None
     (x, units_a), (y, units_g) = a, g
+    if units_a != units_g and _quantity(gold, bare=False) is None:
+        return None  # a letter that may be a variable
     if not _compatible(units_a, units_g):
         return False
     if isinstance(x, str) or isinstance(y, str):
         return x == y
     if any(_LONG_FLOAT.fullmatch(text) for text in (answer, gold)):
         return abs(x - y) <= abs(y) / 10**10
-    return x == y or (units_a, units_g) in (({"percent": 1}, {}), ({}, {"percent": 1})) and (x, y)[not units_g] * 100 == (y, x)[not units_g]
+    percent = {"percent": 1}
+    return x == y or (units_a == percent and not units_g and x == 100 * y) or (units_g == percent and not units_a and y == 100 * x)
 
 
 # ----------------------------------------------------------------------------------------------------------------- words
-_WORD = re.compile(r"[^\W\d_]{3,}")
-_OTHER_LETTER = re.compile(r"(?:\b(?:or|and|not)\b|[,;/&]) ?\(?[A-Z]\b(?!')|\(?\b[A-Z]\)", re.IGNORECASE)
+_WORDS = re.compile(rf"(?!.*(?<![a-z])(?:{_FUNCTIONS})(?![a-z]))(?=.*[^\W\d_]{{3}})[^\\^_=+*<>{{}}]+")
+_OTHER_LETTER = re.compile(r"(?:\b(?:or|and|not)\b|[,;/&]) ?\(?[A-Z]\b(?!')|\(?\b[A-Z]\)|^[A-Z]$", re.IGNORECASE)
 
 
-def _plain(text: str) -> str:
-    """Return the text without fonts, quotes and braces, and in small letters if it is words alone."""
-    text = re.sub(r"[{}\"']|\\text(?![a-zA-Z])|\\(?=[ %#&_])", "", text)
-    text = re.sub(r"^\W*(?:an?|the) |(?<!\d) (?!\d)|\.$", lambda m: "" if m[0] != " " else " ", re.sub(r"\s+", " ", text).strip())
-    words = _WORD.search(text) and not re.search(rf"[\\^_=+*<>]|\b(?:{_FUNCTIONS})\b", text)
-    return re.sub(r"[()]| ?, ?", lambda m: "," if "," in m[0] else "", text).casefold() if words else text
+def _unfonted(text: str) -> str:
+    return re.sub(r"\\text ?\{((?:[^{}]|\{[^{}]*\})*)\}", r"\1", text)
 
 
 def _same_words(answer: str, gold: str) -> bool | None:
-    a, g = _plain(answer), _plain(gold)
-    if a == g and re.search(r"[^\W\d_]{2}|[^\W\d_]\d", g) and ("\\" not in g):
-        return True
-    if len(g) <= 3 and g.isalpha() and a[:1].lower() + a[1:] == g[:1].lower() + g[1:] and len(g) > 1:
-        return True  # No is no, but AB is not ab
-    return False if re.fullmatch(r"[^\W\d_]{3,}(?:[ -][^\W\d_]+)*", g) else None
+    a, g = (_unfonted(text).strip() for text in (answer, gold))
+    if _WORDS.fullmatch(g):  # small and large letters, articles, quotes and brackets are all one
+        a, g = (re.sub(r"^\W*(?:an?|the) ", "", text.casefold()) for text in (a, g))
+        a, g = (re.sub(r"[\"'().]|(?<!\d)\s|\s(?!\d)", "", text) for text in (a, g))
+        return a == g or (None if re.search(r"\d|,|\b(?:and|or)\b", _unfonted(gold)) else False)
+    if len(g) == 2 and g.isalpha():
+        a, g = a[:1].lower() + a[1:], g[:1].lower() + g[1:]  # No is no, but AB is not ab
+    return True if _squash(a) == _squash(g) != "" else None
 
 
 def _choice(text: str) -> str | None:
     """Return the letter of a multiple-choice answer: ``C``, ``(C) 42``, ``C: 42``, ``Option C``; None where it names others too."""
-    text = re.sub(r"[{}]|\\text(?![a-zA-Z])", "", text).strip()
+    text = _unfonted(text).strip()
     found = re.fullmatch(r"(?:(?:option|choice|answer) ?:? ?)?(?:\(([A-Z])\)|\(?([A-Z])(?=$|[).:])) ?[).:]? ?(.*)", text, re.IGNORECASE)
     if found is None or _OTHER_LETTER.search(found[3]) or not (found[1] or found[2]).isupper():
         return None
@@ -257,7 +255,7 @@ _FORMULA = re.compile(
 # for exact arithmetic too large: powers of 99999 and more, towers of numbers, factorials of 99999 and more
 _HUGE = re.compile(r"\^ ?-?\{?[^{}]*\d{5}|\d{5,}[\s)}]*!|!\s*!|\^ ?\{?[\d(]+ ?\^|\^ ?\{[^{}a-z]*\^|\^ ?\{?\d+ ?!|\^[{(\d]*\^")
 _INDEXED = re.compile(rf"((?<!\\)[a-zA-Z]|\\(?:{_GREEK})(?![a-zA-Z]))((?: ?_ ?(?:\w|\\[a-z]+|\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}))?)('*)")
-_SAFE = {r"\gamma": "g_{gamma}", r"\Gamma": "G_{gamma}", "I": "J_{I}"}  # math-verify takes them for a function or a constant
+_SAFE = {r"\gamma": ("g", "gamma"), r"\Gamma": ("G", "gamma"), "I": ("J", "I"), "E": ("F", "E")}  # math-verify takes them for a function or a constant
 
 
 def _same_formula(answer: str, gold: str) -> bool:
@@ -307,10 +305,9 @@ def formula(text: str) -> str | None:
 def _safe_name(found: re.Match) -> str:
     """Return a name with its index and primes as one that math-verify keeps: a letter with an index of letters and digits."""
     name, index, primes = found.groups()
-    if not index and not primes:
-        return f"{_SAFE.get(name, name)}"
-    code = "".join(c if c.isalnum() and c.isascii() else f"Z{ord(c)}" for c in re.sub(r"[_{} ]|\\text", "", index) + primes)
-    return f"{_SAFE.get(name, name).replace('_{', '').rstrip('}') [:1] if name in _SAFE else name}_{{{'K' * (name in _SAFE)}{code}}}"
+    name, constant = _SAFE.get(name, (name, ""))
+    code = "".join(c if c.isalnum() else f"Z{ord(c)}" for c in re.sub(r"[_{} ]|\\text", "", index) + primes.replace("'", '"'))
+    return f"{name}_{{{constant}{code}}}" if constant or code else name
 
 
 def _nested_well(text: str) -> bool:

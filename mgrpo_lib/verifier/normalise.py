@@ -31,32 +31,31 @@ _RAISED = [(mark, re.compile(f"[{chars}]+"), str.maketrans(chars, plain)) for ma
 
 # -------------------------------------------------------------------------------------------------------------- notation
 _END = r"(?![a-zA-Z])"
+_FONTS = "math(?:bf|it|sf|tt|cal|frak|scr|bfit)|bm|bold|boldsymbol|pmb|underline|boxed|fbox"
 _PHRASE = r"(?:[Tt]he )?(?:[Ff]inal |[Cc]orrect )?[Aa]nswer(?: is)?\s*:?\s*"
 _MONEY = {"$": "dollars", r"\$": "dollars", "€": "euros", "£": "gbp", "¥": "yen", "₹": "rupees", "Rs": "rupees", "Rs.": "rupees"}
-_AMOUNT = r"-?\d[\d,]*(?:\.\d+)?(?: ?(?:hundred|thousand|million|billion|trillion))?"
+_AMOUNT = r"-?\d[\d,]*(?:\.\d+)?(?: ?(?:\\text ?\{ ?)?(?:hundred|thousand|million|billion|trillion) ?\}?)?"
 _MATRIX = r"\\begin ?\{(?:[pbB]?|small)matrix\}|\\begin ?\{array\} ?\{[^{}]*\}"
 _RULES = [(re.compile(pattern), replacement) for pattern, replacement in [
     # spacing, sizes, colours
     (r"[\u2600-\u27bf\U0001f300-\U0001faff\ufe0f]+\s*$|^\s*[\u2600-\u27bf\U0001f300-\U0001faff\ufe0f]+", ""),
     (r"\\\\\[[\d.]+[a-z]{2}\]", r"\\\\"),  # a new row and its distance
-    (r"(?<!\\)\\\\(?=(?:frac|sqrt|text|pi|cdot|times|left|right|boxed|mathrm)" + _END + ")", r"\\"),  # escaped twice
+    (r"^(?!.*\\begin).*$", lambda m: re.sub(r"\\\\(?=[a-zA-Z])", r"\\", m[0])),  # escaped twice
     (r",\s*\\!\s*|\{\s*,\s*\}|\\text ?\{,\}|(?<=\d), ?(?:\\,|\\;|\\ ) ?(?=\d{3}(?!\d))", ","),  # thousands
-    (r"\\!|(?<!\\)\\(?=\d)|\{\}", ""),
+    (r"\\!|(?<!\\)\\(?=\d)|(?:\\text ?)?\{ ?\}", ""),
     (rf"(?<!\\)\\[,;:> ]|~|\\q?quad{_END}|\\[hv]space\*? ?\{{[^{{}}]*\}}|\\n?thinspace{_END}", " "),
     (r"\\(?:displaystyle|textstyle|scriptstyle|limits|left|right|middle|[bB]igg?[lrm]?|tiny|small|normalsize|[lL]arge|LARGE|[hH]uge"
      rf"|bf|it|rm|sf|tt|bfseries|itshape|therefore|implies|Rightarrow|to){_END}\.?", " "),
     (r"\\(?:text|page|f)?color(?:box)? ?\{[^{}]*\}", ""),
-    # fonts: of words \text, of anything else none
-    (rf"\\(?:math(?:bf|it|sf|tt|cal|frak|scr|bfit)|bm|bold|boldsymbol|pmb|underline) ?(?=\{{[^{{}}]*[^\W\d_]{{2}}|\\text{_END})", r"\\text"),
-    (rf"\\(?:math(?:bf|it|sf|tt|cal|frak|scr|bfit)|bm|bold|boldsymbol|pmb|underline|boxed|fbox){_END}", ""),
-    (rf"\\(?:mathrm|text(?:bf|it|rm|sf|tt|normal|up|md|sc)|[mh]box|operatorname\*?|emph){_END}", r"\\text"),
-    (r"\\text ?\{\s*(?:\\\(|\$)(.*)(?:\\\)|\$)\s*\}", r"\1"),
-    (r"\\text ([a-zA-Z])(?![a-zA-Z])", r"\\text{\1}"),
-    (r"\\text ?\{([^{}a-zA-Z]*)\}", r"\1"),
     # the answer, said once more
     (rf"^\s*\\text ?\{{\s*{_PHRASE}\}}", ""), (rf"^\s*(\\text ?\{{)?\s*{_PHRASE}", r"\1"),
     (r"\s*(?:\\text ?\{ ?)is the (?:final |correct )?answer\.?\}$|\s+is the (?:final |correct )?answer$", ""),
-    (r"\s*(?:\\text ?\{ ?)?\(?the only (?:solution|answer)\)?\}?$", ""),
+    (r"\s*(?:\\text ?\{ ?)?\(?the only (?:solution|answer)\)?\}?$", ""), (r"^(?:minus|negative) (?=\d)", "-"),
+    # fonts: of words \text, of anything else none
+    (rf"\\(?:{_FONTS}) ?(?=\{{[^{{}}\\]*[^\W\d_]{{2}}|\\text{_END})", r"\\text"), (rf"\\(?:{_FONTS}) ?\{{ ?(\w+) ?\}}", r" \1"),
+    (rf"\\(?:{_FONTS}){_END}", ""), (rf"\\(?:mathrm|text(?:bf|it|rm|sf|tt|normal|up|md|sc)|[mh]box|operatorname\*?|emph){_END}", r"\\text"),
+    (r"\\text ?\{\s*(?:\\\(|\$)(.*)(?:\\\)|\$)\s*\}", r"\1"), (r"\\text ([a-zA-Z])(?![a-zA-Z])", r"\\text{\1}"),
+    (r"\\text ?\{([^{}a-zA-Z]*)\}", r"\1"), (r"^\\text ?\{ ?(-?[\d.,/]+)([^{}\d]*)\}$", r"\1\\text{\2}"),
     # signs and names
     (r"\\[()]|\\\[|\\\]|\*\*(?!\w)|^\*\*|\$(?!\s*\d[^$]*$)|\$(?=[^$]*\$)", ""),
     (rf"(\\?\$|[€£¥₹]|Rs\.?) ?({_AMOUNT})", lambda m: f"{m[2]} {_MONEY[m[1]]}"), (r"\\?\$|[€£¥₹]", ""),
@@ -156,70 +155,65 @@ def _brackets(text: str, start: int) -> Iterator[tuple[re.Match, bool, bool]]:
 # ----------------------------------------------------------------------------------------------------------------- units
 _UNIT_NAMES = (
     "mm,millimeter,millimetre cm,centimeter,centimetre m,meter,metre km,kilometer,kilometre in,inch,inches ft,foot,feet yd,yard mi,mile "
-    "mg,milligram g,gram,gramme kg,kilogram t,ton,tonne lb,pound oz,ounce ml,mL,milliliter,millilitre l,L,liter,litre gal,gallon s,sec,second "
-    "ms,millisecond min,minute h,hr,hour day week month year decade century,centuries Hz,hertz kHz MHz N,newton J,joule kJ cal,calorie kcal eV keV MeV "
+    "mg,milligram g,gram,gramme kg,kilogram ton,tonne lb,pound oz,ounce ml,mL,milliliter,millilitre l,L,liter,litre gal,gallon s,sec,second "
+    "ms,millisecond min,minute h,hr,hour day week month year decade century,centuries Hz,hertz kHz MHz N,newton J,joule kN kJ cal,calorie kcal eV keV MeV "
     "W,watt kW,kilowatt MW Pa,pascal kPa atm bar K,kelvin mol,mole V,volt A,amp,ampere F,farad C,coulomb T,tesla Wb,weber AA,angstrom Omega,ohm "
-    "rad,radian degree,deg percent dollar,usd,USD cent gbp euro yen rupee mph kph,kmh am pm M_odot L_odot R_odot erg G,gauss mM pc,parsec ly amu "
-    "acre hectare nm,nanometer micrometer,micron mJ mA mV kV mW GHz dB ppm rpm dyne lumen bit byte MB GB quart pint cup teaspoon tablespoon"
+    "rad,radian degree,deg percent dollar,usd,USD cent gbp euro yen rupee mph kph,kmh am,AM pm,PM Msun Lsun Rsun erg G,gauss mM pc,parsec ly amu "
+    "unit acre hectare nm,nanometer micrometer,micron mJ mA mV kV mW GHz dB ppm rpm dyne lumen bit byte MB GB quart pint cup teaspoon tablespoon"
 )
 UNITS = {name: entry.split(",")[0] for entry in _UNIT_NAMES.split() for name in entry.split(",")}
-_COUNTED = set("unit way point path time people person men women child children fish sheep item step apple".split())
-_IDLE = set("of the a an in each every total left remaining long tall old high wide more away hour altogether".split()) - {"more"}
-_MULTIPLIERS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
-# plurals that change a number; others are what is counted
-_CHANGING = re.compile(
-    r"\w*(?:halves|thirds|quarters|ths|illions|illiards|hundreds|thousands|dozens|scores|gross|lakhs|crores|myriads|minus|plus|less|times|repeats"
-    r"|tens|ones|twos|threes|fours|fives|sixes|sevens|eights|nines|squares|cubes|roots|powers|factorials|inverses|reciprocals|negatives|modulus|is|us)"
+# what is counted or said beside a unit; "in" is an inch only where it comes first
+_IDLE = set(
+    "way point path time person people men women children fish sheep item step total left remaining "
+    "long tall old high wide deep away altogether of the a an each every".split()
 )
-_UNIT_TOKEN = re.compile(r"\^ ?\{? ?(-?\d) ?\}?|\\circ|M_\{?\\odot\}?|[a-zA-Z]+(?:_\\odot)?|\\(?:mu|Omega|AA|%)|[%/*]|[ .{}()]|\\cdot|\\times")
+_MULTIPLIERS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
+# plurals that change a number; any other says what is counted
+_CHANGING = re.compile(
+    r"\w*(?:halves|thirds|quarters|ths|illions|illiards|hundreds|thousands|dozens|scores|lakhs|crores|myriads|minus|plus|less|gross|times|repeats"
+    r"|tens|ones|twos|threes|fours|fives|sixes|sevens|eights|nines|squares|cubes|roots|powers|factorials|inverses|reciprocals|negatives|modulus)"
+)
+_UNIT_RULES = [(re.compile(pattern), replacement) for pattern, replacement in [
+    (r"\\text ?\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 "), (r"\\frac ?\{([^{}]*)\} ?\{([^{}]*)\}", r"\1/\2"), (r"\\?%|\bper ?cent\b", " percent "), (r"\^ ?\\circ", " degree "),
+    (r"\\cdot|\\times|[ .()*]", " "), (r"\\mu *", " micro"), (r"_\{? ?\\odot ?\}?", "sun"), (r"\\(?=Omega|AA)", ""), (r"\^ ?\{? ?(-?\d) ?\}?", r"^\1"),
+    (r"(?<=\bof) +(?:the|an?|each|every) +(?!hundred|thousand|[mbtr]+illion|dozen|half)[a-z]+(?=\W*$)", " "),
+]]  # fmt: skip
 
 
 def unit(text: str, bare: bool = False) -> tuple[int, dict[str, int]] | None:
-    """Read what stands beside a number: its multiplier and its units with their powers; None if a word is not known to be idle.
+    """Read what stands beside a number: its multiplier and its units with their powers; None if a word may change the number.
 
     Args:
         text: ``\\text{ cm}^2``, ``km/h``, ``million dollars``, ``apples``.
-        bare: a single letter that is not in ``\\text`` may be a unit, too.
+        bare: a single letter may be a unit, not only in ``\\text``.
     """
-    letters = [] if bare else re.findall(r"(?<![a-zA-Z\\])[a-zA-Z](?![a-zA-Z])", re.sub(r"\\text ?\{[^{}]*\}", "", text))
-    text = re.sub(r"\\text(?![a-zA-Z])|['\"]", " ", text)
-    tokens, end = [], 0
-    for token in _UNIT_TOKEN.finditer(text):
-        if token.start() != end:
-            return None
-        end = token.end()
-        tokens.append(token)
-    if end != len(text) or letters:
+    if not bare and re.match(r" ?[a-zA-Z](?![a-zA-Z_])", text):
         return None
-    factor, found, last, sign, power, micro = 1, {}, None, 1, 1, ""
-    for token in tokens:
-        word = token[0].replace("{", "").replace("}", "") if token[0].startswith("M_") else token[0]
-        name = next((UNITS[w] for w in (word, word.lower(), word.lower().removesuffix("s"), word.removeprefix("\\")) if w in UNITS), None)
-        if token[1]:  # an exponent
-            if last is None:
-                return None
-            found[last] *= int(token[1])
-        elif word in (" ", ".", "{", "}", "(", ")", "*", r"\cdot", r"\times") or (word in _IDLE and (found or factor > 1 or word != "in")):
-            pass
+    for pattern, replacement in _UNIT_RULES:
+        text = pattern.sub(replacement, text)
+    words = re.findall(r"[a-zA-Z]+|\^-?\d|[^ ]", text)
+    factor, found, last, sign, power = 1, {}, None, 1, 1
+    for i, word in enumerate(words):
+        if word[0] == "^" and len(word) > 1 and last or word in ("squared", "cubed") and last:
+            found[last] *= _POWERS.get(word) or int(word[1:])
         elif word in ("/", "per"):
             sign = -1
-        elif word in ("square", "sq", "cubic", "cu"):
-            power = 2 if word.startswith("s") else 3
-        elif word in ("squared", "cubed") and last is not None:
-            found[last] *= 2 if word == "squared" else 3
+        elif word in _POWERS and not word.endswith("ed"):
+            power = _POWERS[word]
         elif word in _MULTIPLIERS and not found:
             factor *= _MULTIPLIERS[word]
-        elif word == r"\mu":
-            micro = "micro"
-        elif word.endswith("circ"):
-            last, found["degree"] = "degree", 1
-        elif word in ("%", r"\%"):
-            last, found["percent"] = "percent", 1
-        elif word == "C" or word == "F" and last == "degree":
-            found["celsius" if word == "C" else "fahrenheit"] = 1
-        elif name:
-            last = micro + name
-            found[last], sign, power, micro = sign * power, 1, 1, ""
-        elif not (word.lower().removesuffix("s") in _COUNTED or re.fullmatch(r"[a-z]{3,}s", word) and not _CHANGING.fullmatch(word)):
+        elif (name := _unit_name(word)) and not (word == "in" and i):
+            last, found[name], sign, power = name, sign * power, 1, 1
+        elif not (word in _IDLE or word == "in" or re.fullmatch(r"[a-z]{3,}s", word) and not _CHANGING.fullmatch(word)):
             return None
+    found.pop("unit", None)
     return factor, found
+
+
+def _unit_name(word: str) -> str | None:
+    """Return a unit's short name; of symbols small and large letters differ."""
+    if word.startswith("micro") and word not in UNITS:
+        return (name := _unit_name(word[5:])) and f"micro{name}"
+    readings = [word, word.lower(), word.lower().removesuffix("s")] if len(word) > 2 else [word]
+    return next((UNITS[reading] for reading in readings if reading in UNITS), None)

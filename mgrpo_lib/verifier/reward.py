@@ -26,7 +26,7 @@ def same_answer(answer: str | None, gold: str) -> bool:
     >>> [same_answer(answer, "1/2") for answer in ("0.5", r"x = \\frac12", "1/3", "0.50001")]
     [True, True, False, False]
     """
-    if answer is None or len(answer) > LONGEST_ANSWER or len(gold) > LONGEST_ANSWER:
+    if answer is None or gold.strip().lower() == "nan" or len(answer) > LONGEST_ANSWER or len(gold) > LONGEST_ANSWER:
         return False
     try:
         return _judge(answer, gold)
@@ -67,9 +67,9 @@ def gold_text(gold: str | float) -> str:
     """Return a gold answer as text.
 
     Raises:
-        TypeError: it is neither text nor a finite number.
+        TypeError: it is neither text nor a finite number, or the text of a missing one.
     """
-    if isinstance(gold, str):
+    if isinstance(gold, str) and gold.strip().lower() != "nan":
         return gold
     if isinstance(gold, numbers.Real) and not isinstance(gold, bool) and math.isfinite(gold):
         return str(gold)
