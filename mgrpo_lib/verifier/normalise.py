@@ -6,6 +6,7 @@ Nothing here decides whether answers are equal. A word is only dropped if it sta
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 
 TOKEN = re.compile(r"\\(?:[a-zA-Z]+|.)|.", re.DOTALL)
 CLOSING = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\langle": r"\rangle", r"\lfloor": r"\rfloor", r"\begin": r"\end"}
@@ -57,7 +58,7 @@ _RULES = [(re.compile(pattern), replacement) for pattern, replacement in [
     (r"\\text ?\{\s*(?:\\\(|\$)(.*)(?:\\\)|\$)\s*\}", r"\1"), (r"\\text ([a-zA-Z])(?![a-zA-Z])", r"\\text{\1}"),
     (r"\\text ?\{([^{}a-zA-Z]*)\}", r"\1"), (r"^\\text ?\{ ?(-?[\d.,/]+)([^{}\d]*)\}$", r"\1\\text{\2}"),
     # signs and names
-    (r"\\[()]|\\\[|\\\]|\*\*(?!\w)|^\*\*|\$(?!\s*\d[^$]*$)|\$(?=[^$]*\$)", ""),
+    (r"\\[()]|\\\[|\\\]|\*\*(?!\w)|^\*\*|(?<!\\)\$(?!\s*-?\d[^$]*$)|(?<!\\)\$(?=[^$]*\$)", ""),
     (rf"(\\?\$|[€£¥₹]|Rs\.?) ?({_AMOUNT})", lambda m: f"{m[2]} {_MONEY[m[1]]}"), (r"\\?\$|[€£¥₹]", ""),
     (r"(\d) ?([ap])\.? ?m\.?(?![a-z])", r"\1 \2m"), (r"(?i)(?<![a-z.])([ap])\. ?m\.?(?![a-z])", r"\1m"),
     (rf"\\[dtcs]frac{_END}|\\(?:nice|x|v)frac{_END}", r"\\frac"), (rf"\\[dt]binom{_END}", r"\\binom"),
@@ -82,8 +83,11 @@ _BARE = re.compile(r"\\(frac|binom|sqrt)(?![a-zA-Z])")
 _ARGUMENTS = {"frac": 2, "binom": 2, "sqrt": 1}
 
 
+@lru_cache(maxsize=4096)  # the completions of a group share a gold answer
 def normalise(text: str) -> str:
     """Return an answer in one notation: LaTeX without delimiters, sizes, colours or fonts but ``\\text``, arguments in braces."""
+    if re.fullmatch(r"-?\d+", text, re.ASCII):
+        return text
     text = unicodedata.normalize("NFC", text).strip("\u200b\u2060\ufeff \n").translate(_CHARACTERS)
     for mark, pattern, plain in _RAISED:
         text = pattern.sub(lambda m, mark=mark, plain=plain: f"{mark}{{{m[0].translate(plain)}}}", text)
@@ -188,6 +192,8 @@ def unit(text: str, bare: bool = False) -> tuple[int, dict[str, int]] | None:
         text: ``\\text{ cm}^2``, ``km/h``, ``million dollars``, ``apples``.
         bare: a single letter may be a unit, not only in ``\\text``.
     """
+    if not text:
+        return 1, {}
     if not bare and re.match(r" ?[a-zA-Z](?![a-zA-Z_])", text):
         return None
     for pattern, replacement in _UNIT_RULES:
