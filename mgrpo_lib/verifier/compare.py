@@ -4,11 +4,12 @@ Rules are strict where a wrong "same" would be rewarded, and lenient about notat
 """
 
 import re
+import string
 from contextvars import ContextVar
 from fractions import Fraction
 
 from mgrpo_lib.verifier import symbolic
-from mgrpo_lib.verifier.normalise import CLOSING, TOKEN, bracketed, normalise, split, unit
+from mgrpo_lib.verifier.normalise import bracketed, normalise, split, unit, walk
 
 helper = symbolic.Helper()
 _left: ContextVar[float] = ContextVar("left", default=symbolic.SECONDS)  # CPU seconds left to the comparison in hand
@@ -20,7 +21,6 @@ _SET = re.compile(r"^\\\{|(?<![a-zA-Z])or(?![a-zA-Z])|\\pm(?![a-z])")
 _ONE_NAME = r"(?:\\?[a-zA-Z]+'*|\\(?:text|vec|hat|bar)\{[^{}]*\}|\\angle[A-Z]+)(?:_(?:\{(?:\w+|\\[a-z]+|\\text\{\w+\})\}|\w))?(?:\([^()=]*\))?"
 _NAME = re.compile(rf"{_ONE_NAME}|\({_ONE_NAME}(?:,{_ONE_NAME})*\)")
 _CONSTANT = re.compile(r"(?:[\d+\-*/^(){}.!]|\\(?:frac|cdot|times|div|sqrt|pi|binom)(?![a-z]))+")
-_MATRIX = re.compile(r"(.*?)\\begin\{([vV]?)matrix\}(.*)\\end\{\2matrix\}")
 
 
 def same(answer: str, gold: str) -> bool:
@@ -74,17 +74,14 @@ _NUMBER = re.compile(
 _LONG_FLOAT = re.compile(r"-?\d+\.\d{10,}", re.ASCII)  # a computed one, right up to rounding
 
 
-def _quantity(text: str, bare: bool) -> tuple[Fraction | str, dict[str, int]] | None:
+def _quantity(text: str, letters: str = string.ascii_letters) -> tuple[Fraction | str, dict[str, int]] | None:
     """Read a number and what stands beside it: its value (of a time of day its text), and its units. None: it is no number.
-
-    Args:
-        bare: a letter that stands alone may be a unit: in an answer to a number, but not in a gold answer.
     """
     found = _NUMBER.match(text)
     if found is None:
         return None
     rest = text[found.end() :]
-    beside = unit(rest, bare=bare and rest.startswith(" ") and found["n4"] is not None)
+    beside = unit(rest, letters if rest.startswith(" ") and found["n4"] else "")
     if beside is None:
         return None
     if found["time"]:
@@ -111,10 +108,10 @@ def _compatible(a: dict[str, int], g: dict[str, int]) -> bool:
 def _same_quantity(answer: str, gold: str) -> bool | None:
     if ", " in answer or ", " in gold:
         return None  # a list, not thousands
-    if (a := _quantity(answer, bare=True)) is None or (g := _quantity(gold, bare=True)) is None:
+    if (a := _quantity(answer)) is None or (g := _quantity(gold)) is None:
         return None
     (x, units_a), (y, units_g) = a, g
-    if units_a != units_g and _quantity(gold, bare=False) is None:
+    if units_a != units_g and _quantity(gold, letters="ghlms") is None:
         return None  # a letter that may be a variable
     if not _compatible(units_a, units_g):
         return False
@@ -193,19 +190,15 @@ def _in_any_order(answers: list[str], golds: list[str]) -> bool:
 
 
 def _same_one(answer: str, gold: str) -> bool:
-    """Compare matrices cell by cell, tuples and intervals in order and with the same brackets, equations by their values."""
-    a, g = (_MATRIX.fullmatch(text) for text in (answer, gold))
-    if a and g:
-        return a[2] == g[2] and (rows := _rows(a)) is not None and len(rows) == len(_rows(g) or []) and all(map(_in_order, rows, _rows(g)))
-    unions = [split(text, r"\cup") for text in (answer, gold)]
-    if len(unions[0]) > 1 and len(unions[1]) > 1:
-        return _in_any_order(*unions)
+    """Compare tuples and intervals in order and with the same brackets, equations by their values, and the rest as formulas."""
     a, g = bracketed(answer), bracketed(gold)
     tuples = [split(group[1], ",") if group else [] for group in (a, g)]
     if len(tuples[0]) > 1 and len(tuples[1]) > 1:
         return (a[0], a[2]) == (g[0], g[2]) and _in_order(*tuples)
     answer, gold = (re.sub(r"^ ?[a-zA-Z] ?\\in(?![a-z]) ?", "", text) for text in (answer, gold))
-    answer = _with_variable_of(gold, answer)
+    a, g = (re.match(r"([a-zA-Z]) ?\( ?([a-z]) ?\) ?=", text) for text in (answer, gold))
+    if a and g and a[1] == g[1]:  # f(y) = y + 1 where the gold answer calls it x
+        answer = re.sub(rf"(?<![a-zA-Z\\]){a[2]}(?![a-zA-Z])", g[2], answer)
     a, g = ([part.strip() for part in re.split(r"(?<![<>!])=", text)] for text in (answer, gold))
     if len(a) == len(g) == 1:
         return _same_formula(answer, gold)
@@ -222,24 +215,6 @@ def _same_one(answer: str, gold: str) -> bool:
     return _same_formula(answer, gold)
 
 
-def _rows(matrix: re.Match) -> list[list[str]] | None:
-    """Return the cells of a matrix, with the number before it; None if that is no number."""
-    factor, body = matrix[1].strip(), matrix[3].strip().removesuffix(r"\\")
-    if factor and factor != "-" and not _is(_CONSTANT, factor):
-        return None
-    rows = [split(row, "&") for row in body.split(r"\\")]
-    factor = "-1" if factor == "-" else factor
-    return [[rf"({factor})\cdot ({cell})" for cell in row] for row in rows] if factor else rows
-
-
-def _with_variable_of(gold: str, answer: str) -> str:
-    """Return ``f(y) = y + 1`` as ``f(x) = x + 1``, where the gold answer calls it x."""
-    a, g = (re.match(r"([a-zA-Z]) ?\( ?([a-z]) ?\) ?=", text) for text in (answer, gold))
-    if not (a and g and a[1] == g[1] and a[2] != g[2]):
-        return answer
-    return re.sub(rf"(?<![a-zA-Z\\]){a[2]}(?![a-zA-Z])", g[2], answer)
-
-
 def _is(pattern: re.Pattern, text: str) -> bool:
     return pattern.fullmatch(_squash(text)) is not None
 
@@ -248,7 +223,7 @@ def _is(pattern: re.Pattern, text: str) -> bool:
 _PLAIN = re.compile(rf"(?<![\\a-zA-Z])({_FUNCTIONS}|pi|infty|theta|alpha|beta)(?![a-z]{{2}})")
 # what math-verify is trusted with; anything else is only compared as text
 _FORMULA = re.compile(
-    rf"(?:\d+(?:\.\d+)?(?![.\d])|\.\d+(?![.\d])|[a-zA-Z+\-*/^_(){{}}\[\]|!<>=, ]|\\[{{}}]|"
+    rf"(?:\d+(?:\.\d+)?(?![.\d])|\.\d+(?![.\d])|[a-zA-Z+\-*/^_(){{}}\[\]|!<>=,& ]|\\[{{}}\\]|\\(?:begin|end)\{{v?matrix\}}|"
     rf"\\(?:frac|sqrt|pi|cdot|times|div|le|ge|ne|infty|cup|cap|binom|lfloor|rfloor|lceil|rceil|hat|dot|ddot|bar|tilde|vec|{_FUNCTIONS}|{_GREEK})"
     r"(?![a-zA-Z])|\\mathbb ?\{ ?[RNZQC] ?\})*"
 )
@@ -259,8 +234,8 @@ _SAFE = {r"\gamma": ("g", "gamma"), r"\Gamma": ("G", "gamma"), "I": ("J", "I"), 
 
 
 def _same_formula(answer: str, gold: str) -> bool:
-    if r"\approx" in answer and r"\approx" not in gold:
-        return any(_same(part, gold) for part in split(answer, r"\approx"))
+    if r"\approx" not in gold and len(parts := split(answer, r"\approx")) == 2:
+        return any(_same(part, gold) for part in parts)
     (answer, units_a), (gold, units_g) = _without_unit(answer), _without_unit(gold)
     if not _compatible(units_a, units_g):
         return False
@@ -297,9 +272,10 @@ def formula(text: str) -> str | None:
     text = re.sub(r"(\^\{[^{}]*\}) ?(_ ?(?:\w|\{[^{}]*\}))", r"\2\1", text)
     text = _INDEXED.sub(_safe_name, re.sub(r"_ ?(\d+|[a-zA-Z])", r"_{\1}", text))
     text = re.sub(r"([\d)]|\\pi) ?(?=\()", r"\1\\cdot ", text)  # 3(4) is 7 to math-verify
-    letters = re.sub(r"\\[a-zA-Z]+|_\{\w+\}", lambda command: "\\" * len(command[0]), text)
-    odd = re.search(r"\d \d|\d,\d{3}|\d ?_|[a-zA-Z]{4}", letters) or not _nested_well(text)
-    return text if _FORMULA.fullmatch(text) and not odd and not _HUGE.search(text) else None
+    letters = re.sub(r"\\[a-zA-Z]+|_\{\w+\}|\{v?matrix\}", lambda command: "\\" * len(command[0]), text)
+    deep = any(depth > 20 for _, depth in walk(text))
+    odd = re.search(r"\d \d|\d ?\{\d|\d,\d{3}|\d ?_|[a-zA-Z]{4}", letters)
+    return text if _FORMULA.fullmatch(text) and not odd and not deep and not _HUGE.search(text) else None
 
 
 def _safe_name(found: re.Match) -> str:
@@ -308,15 +284,3 @@ def _safe_name(found: re.Match) -> str:
     name, constant = _SAFE.get(name, (name, ""))
     code = "".join(c if c.isalnum() else f"Z{ord(c)}" for c in re.sub(r"[_{} ]|\\text", "", index) + primes.replace("'", '"'))
     return f"{name}_{{{constant}{code}}}" if constant or code else name
-
-
-def _nested_well(text: str) -> bool:
-    """Return whether brackets pair up and none are very deep."""
-    depth = deepest = braces = 0
-    for token in TOKEN.findall(text):
-        depth += (token in CLOSING) - (token in CLOSING.values())
-        braces += (token == "{") - (token == "}")
-        deepest = max(deepest, depth)
-        if braces < 0:
-            return False
-    return braces == 0 and deepest <= 20

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 TOKEN = re.compile(r"\\(?:[a-zA-Z]+|.)|.", re.DOTALL)
 CLOSING = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\langle": r"\rangle", r"\lfloor": r"\rfloor", r"\begin": r"\end"}
+BRACES = {"{": "}"}
 
 # ----------------------------------------------------------------------------------------------------------- characters
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho varsigma sigma tau upsilon phi chi psi omega"
@@ -21,7 +22,7 @@ _MEANS = {
     "µ": r"\mu ", "ϕ": r"\phi ", "√": " sqrt", "∛": " sqrt[3]", "∜": " sqrt[4]", "…": r"\dots ", "→": r"\to ", "¢": " cents", "\\": "\\",
 }  # fmt: skip
 _CHARACTERS = {ord(c): text for table in (_SAME, _MEANS) for cs, text in table.items() for c in cs}
-_CHARACTERS |= {0xFEE0 + code: chr(code) for code in range(0x21, 0x7F)}  # full width
+_CHARACTERS |= {0xFEE0 + code: chr(code) for code in (*range(0x21, 0x30), *range(0x3A, 0x7F))}  # full width, but for digits
 _CHARACTERS |= {0x3B1 + i: rf"\{name} " for i, name in enumerate(_GREEK.split())}
 _CHARACTERS |= {ord(c): rf"\{unicodedata.name(c).split()[-1].replace('LAMDA', 'lambda').capitalize()} " for c in "ΓΔΘΛΞΠΣΦΨΩ"}
 _CHARACTERS |= {ord(c): rf"\mathbb{{{letter}}}" for c, letter in zip("ℝℕℤℚℂ", "RNZQC", strict=True)}
@@ -79,8 +80,6 @@ _RULES = [(re.compile(pattern), replacement) for pattern, replacement in [
      lambda m: f".{m[1]}\\overline{{{''.join(part or '' for part in m.groups()[1:])}}}"),
     (r"(?<=\d)\.(\d*)\((\d+)\)$", r".\1\\overline{\2}"), (r"(?<=\d)\.(\d*?)(\d+?)\2{2,}(?:\.\.\.|\\[lc]?dots ?)$", r".\1\\overline{\2}"),
 ]]  # fmt: skip
-_BARE = re.compile(r"\\(frac|binom|sqrt)(?![a-zA-Z])")
-_ARGUMENTS = {"frac": 2, "binom": 2, "sqrt": 1}
 
 
 @lru_cache(maxsize=4096)  # the completions of a group share a gold answer
@@ -103,57 +102,45 @@ def normalise(text: str) -> str:
 
 def _braced_arguments(text: str) -> str:
     """Put TeX's one-token arguments in braces: ``\\frac12`` is ``\\frac{1}{2}``; from the right, so that inner ones come first."""
-    for command in reversed(list(_BARE.finditer(text))):
-        head, rest = text[: command.end()], text[command.end() :].lstrip()
-        if command[1] == "sqrt" and (index := re.match(r"\[[^\[\]]{1,9}\] ?", rest)):
-            head, rest = head + index[0].strip(), rest[index.end() :]
-        if command[1] == "sqrt" and rest.startswith("(") and (end := group_end(rest)):
-            head, rest = f"{head}{{{rest[1 : end - 1]}}}", rest[end:]
-        else:
-            for _ in range(_ARGUMENTS[command[1]]):
-                end = group_end(rest) if rest.startswith("{") else (token := TOKEN.match(rest)) and token.end()
-                if not end:
-                    break
-                argument, rest = rest[:end], rest[end:].lstrip() if _ARGUMENTS[command[1]] == 2 else rest[end:]
-                head += argument if argument.startswith("{") else f"{{{argument}}}"
-        text = head + rest
+    for command in reversed(list(re.finditer(r"\\(frac|binom|sqrt)(?![a-zA-Z])(?: ?(\[[^\[\]]{1,9}\]))?", text))):
+        head, rest = rf"\{command[1]}{command[2] or ''}", text[command.end() :].lstrip()
+        for i in range(1 if command[1] == "sqrt" else 2):
+            if command[1] == "sqrt" and rest.startswith("(") and (end := group_end(rest)):  # who writes \sqrt(2) means it so
+                argument, rest = rest[1 : end - 1], rest[end:]
+            else:
+                end = group_end(rest, closing=BRACES) or 0
+                argument, rest = rest[:end].strip("{}") if end == 1 else rest[:end], rest[end:].lstrip() if i == 0 and command[1] != "sqrt" else rest[end:]
+            head += argument if argument.startswith("{") else f"{{{argument}}}"
+        text = text[: command.start()] + head + rest
     return text
 
 
 # -------------------------------------------------------------------------------------------------------------- brackets
-def group_end(text: str, start: int = 0) -> int | None:
-    """Return where the group ends whose opening bracket, of any kind, stands at `start`; None where it does not end."""
+def walk(text: str, start: int = 0, closing: dict[str, str] = CLOSING) -> Iterator[tuple[re.Match, int]]:
+    """Yield tokens, each with the depth of brackets after it."""
     depth = 0
-    for token, opens, closes in _brackets(text, start):
-        depth += opens - closes
-        if depth <= 0:
-            return token.end() if depth == 0 and (closes or token.start() > start) else None
-    return None
+    for token in TOKEN.finditer(text, start):
+        depth += (token[0] in closing) - (token[0] in closing.values())
+        yield token, depth
+
+
+def group_end(text: str, start: int = 0, closing: dict[str, str] = CLOSING) -> int | None:
+    """Return where the token or the bracketed group ends that stands at `start`; None where it does not end."""
+    return next((token.end() for token, depth in walk(text, start, closing) if depth <= 0), None)
 
 
 def bracketed(text: str) -> tuple[str, str, str] | None:
     """Return opening bracket, inside and closing bracket, if one pair encloses the whole text."""
-    first, last = TOKEN.match(text), None
-    if first is None or first[0] not in CLOSING or first[0] == r"\begin" or group_end(text) != len(text):
+    tokens = TOKEN.findall(text)
+    if len(tokens) < 2 or tokens[0] not in CLOSING or tokens[0] == r"\begin" or group_end(text) != len(text):
         return None
-    *_, last = TOKEN.finditer(text)
-    return first[0], text[first.end() : last.start()], last[0]
+    return tokens[0], "".join(tokens[1:-1]), tokens[-1]
 
 
 def split(text: str, separator: str) -> list[str]:
     """Return the parts between separators that stand outside of all brackets."""
-    parts, depth, start = [], 0, 0
-    for token, opens, closes in _brackets(text, 0):
-        depth += opens - closes
-        if depth == 0 and token[0] == separator:
-            parts.append(text[start : token.start()].strip())
-            start = token.end()
-    return [*parts, text[start:].strip()]
-
-
-def _brackets(text: str, start: int) -> Iterator[tuple[re.Match, bool, bool]]:
-    for token in TOKEN.finditer(text, start):
-        yield token, token[0] in CLOSING, token[0] in CLOSING.values()
+    cuts = [token.span() for token, depth in walk(text) if depth == 0 and token[0] == separator]
+    return [text[a:b].strip() for (_, a), (b, _) in zip([(0, 0), *cuts], [*cuts, (len(text), 0)], strict=True)]
 
 
 # ----------------------------------------------------------------------------------------------------------------- units
@@ -185,16 +172,16 @@ _UNIT_RULES = [(re.compile(pattern), replacement) for pattern, replacement in [
 ]]  # fmt: skip
 
 
-def unit(text: str, bare: bool = False) -> tuple[int, dict[str, int]] | None:
+def unit(text: str, letters: str = "") -> tuple[int, dict[str, int]] | None:
     """Read what stands beside a number: its multiplier and its units with their powers; None if a word may change the number.
 
     Args:
         text: ``\\text{ cm}^2``, ``km/h``, ``million dollars``, ``apples``.
-        bare: a single letter may be a unit, not only in ``\\text``.
+        letters: these may stand alone for a unit, as all do in ``\\text``.
     """
     if not text:
         return 1, {}
-    if not bare and re.match(r" ?[a-zA-Z](?![a-zA-Z_])", text):
+    if (alone := re.match(r" ?([a-zA-Z])(?![a-zA-Z_])", text)) and alone[1] not in letters:
         return None
     for pattern, replacement in _UNIT_RULES:
         text = pattern.sub(replacement, text)
