@@ -40,7 +40,11 @@ def _same(answer: str, gold: str) -> bool:
     for reading in (_same_quantity, _same_words, _same_choice):
         if (verdict := reading(answer, gold)) is not None:
             return verdict
-    if (based := re.fullmatch(r"([0-9A-Z]+)_\{(\d+)\}", gold)) and "_" not in a and set(based[1]) <= set(_DIGITS[: int(based[2])]):
+    if (
+        (based := re.fullmatch(r"([0-9A-Z]+)_\{(\d+)\}", gold))
+        and "_" not in a
+        and set(based[1]) <= set(_DIGITS[: int(based[2])])
+    ):
         return a == based[1]  # the question names the base
     answers, golds = _elements(answer), _elements(gold)
     if len(answers) == len(golds) == 1:
@@ -75,8 +79,7 @@ _LONG_FLOAT = re.compile(r"-?\d+\.\d{10,}", re.ASCII)  # a computed one, right u
 
 
 def _quantity(text: str, letters: str = string.ascii_letters) -> tuple[Fraction | str, dict[str, int]] | None:
-    """Read a number and what stands beside it: its value (of a time of day its text), and its units. None: it is no number.
-    """
+    """Read a number and what stands beside it: its value (of a time of day its text), and its units. None: it is no number."""
     found = _NUMBER.match(text)
     if found is None:
         return None
@@ -86,7 +89,9 @@ def _quantity(text: str, letters: str = string.ascii_letters) -> tuple[Fraction 
         return None
     if found["time"]:
         return found["sign"] + found["time"].lstrip("0"), beside[1]
-    numerator, denominator = (next((found[f"{x}{i}"] for i in range(1, 5 if x == "n" else 4) if found[f"{x}{i}"]), "1") for x in "nd")
+    numerator, denominator = (
+        next((found[f"{x}{i}"] for i in range(1, 5 if x == "n" else 4) if found[f"{x}{i}"]), "1") for x in "nd"
+    )
     if (below := _decimal(denominator)) == 0:
         return None
     value = int(found["whole"] or found["whole2"] or 0) + _decimal(numerator) / below
@@ -120,7 +125,11 @@ def _same_quantity(answer: str, gold: str) -> bool | None:
     if any(_LONG_FLOAT.fullmatch(text) for text in (answer, gold)):
         return abs(x - y) <= abs(y) / 10**10
     percent = {"percent": 1}
-    return x == y or (units_a == percent and not units_g and x == 100 * y) or (units_g == percent and not units_a and y == 100 * x)
+    return (
+        x == y
+        or (units_a == percent and not units_g and x == 100 * y)
+        or (units_g == percent and not units_a and y == 100 * x)
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------------- words
@@ -146,7 +155,9 @@ def _same_words(answer: str, gold: str) -> bool | None:
 def _choice(text: str) -> str | None:
     """Return the letter of a multiple-choice answer: ``C``, ``(C) 42``, ``C: 42``, ``Option C``; None where it names others too."""
     text = _unfonted(text).strip()
-    found = re.fullmatch(r"(?:(?:option|choice|answer) ?:? ?)?(?:\(([A-Z])\)|\(?([A-Z])(?=$|[).:])) ?[).:]? ?(.*)", text, re.IGNORECASE)
+    found = re.fullmatch(
+        r"(?:(?:option|choice|answer) ?:? ?)?(?:\(([A-Z])\)|\(?([A-Z])(?=$|[).:])) ?[).:]? ?(.*)", text, re.IGNORECASE
+    )
     if found is None or _OTHER_LETTER.search(found[3]) or not (found[1] or found[2]).isupper():
         return None
     return found[1] or found[2]
@@ -170,7 +181,10 @@ def _elements(text: str) -> list[str]:
 def _signs(text: str) -> list[str]:
     if not re.search(r"\\pm(?![a-z])", text):
         return [text]
-    return [re.sub(r"\\(pm|mp)(?![a-z]) ?", lambda m, plus=plus: "+" if m[1] == plus else "-", text) for plus in ("pm", "mp")]
+    return [
+        re.sub(r"\\(pm|mp)(?![a-z]) ?", lambda m, plus=plus: "+" if m[1] == plus else "-", text)
+        for plus in ("pm", "mp")
+    ]
 
 
 def _in_order(answers: list[str], golds: list[str]) -> bool:
@@ -202,7 +216,10 @@ def _same_one(answer: str, gold: str) -> bool:
     a, g = ([part.strip() for part in re.split(r"(?<![<>!])=", text)] for text in (answer, gold))
     if len(a) == len(g) == 1:
         return _same_formula(answer, gold)
-    a, g = (parts[::-1] if len(parts) == 2 and _is(_NAME, parts[1]) and not _is(_NAME, parts[0]) else parts for parts in (a, g))
+    a, g = (
+        parts[::-1] if len(parts) == 2 and _is(_NAME, parts[1]) and not _is(_NAME, parts[0]) else parts
+        for parts in (a, g)
+    )
     if len(g) == 1:  # x = 5, |r - s| = 5, 2 + 3 = 5 or a longer chain; but x^2 = 4 is not 4, nor is 2x = 4
         named = _is(_NAME, a[0]) or _is(_CONSTANT, a[0]) or not re.search(r"\d|\^|^-", a[0])
         return (named or len(a) > 2) and _same(a[-1], gold)
@@ -228,9 +245,18 @@ _FORMULA = re.compile(
     r"(?![a-zA-Z])|\\mathbb ?\{ ?[RNZQC] ?\})*"
 )
 # for exact arithmetic too large: powers of 99999 and more, towers of numbers, factorials of 99999 and more
-_HUGE = re.compile(r"\^ ?-?\{?[^{}]*\d{5}|\d{5,}[\s)}]*!|!\s*!|\^ ?\{?[\d(]+ ?\^|\^ ?\{[^{}a-z]*\^|\^ ?\{?\d+ ?!|\^[{(\d]*\^")
-_INDEXED = re.compile(rf"((?<!\\)[a-zA-Z]|\\(?:{_GREEK})(?![a-zA-Z]))((?: ?_ ?(?:\w|\\[a-z]+|\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}))?)('*)")
-_SAFE = {r"\gamma": ("g", "gamma"), r"\Gamma": ("G", "gamma"), "I": ("J", "I"), "E": ("F", "E")}  # math-verify takes them for a function or a constant
+_HUGE = re.compile(
+    r"\^ ?-?\{?[^{}]*\d{5}|\d{5,}[\s)}]*!|!\s*!|\^ ?\{?[\d(]+ ?\^|\^ ?\{[^{}a-z]*\^|\^ ?\{?\d+ ?!|\^[{(\d]*\^"
+)
+_INDEXED = re.compile(
+    rf"((?<!\\)[a-zA-Z]|\\(?:{_GREEK})(?![a-zA-Z]))((?: ?_ ?(?:\w|\\[a-z]+|\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}))?)('*)"
+)
+_SAFE = {
+    r"\gamma": ("g", "gamma"),
+    r"\Gamma": ("G", "gamma"),
+    "I": ("J", "I"),
+    "E": ("F", "E"),
+}  # math-verify takes them for a function or a constant
 
 
 def _same_formula(answer: str, gold: str) -> bool:
@@ -255,7 +281,12 @@ def _without_unit(text: str) -> tuple[str, dict[str, int]]:
     """Return a formula without the unit in ``\\text`` that it ends with; of a constant also without one in words."""
     for start in re.finditer(r" ?\\text ?\{| ?\\?%| ?\^ ?\\circ|(?<=[\d})i]) (?=[a-zA-Z]{2})", text):
         value = re.sub(r" ?(?:\\cdot|\\times|[*/]) ?$", "", text[: start.start()]).strip()
-        if not value or value[-1] in "_^+-(" or "circ" in start[0] and re.search(rf"\\?(?:{_FUNCTIONS})(?![a-z])", value):
+        if (
+            not value
+            or value[-1] in "_^+-("
+            or "circ" in start[0]
+            and re.search(rf"\\?(?:{_FUNCTIONS})(?![a-z])", value)
+        ):
             continue
         if (start[0] != " " or _is(_CONSTANT, value)) and (beside := unit(text[start.start() :])) and beside[0] == 1:
             return value, beside[1]
@@ -264,11 +295,17 @@ def _without_unit(text: str) -> tuple[str, dict[str, int]]:
 
 def formula(text: str) -> str | None:
     """Return normalised LaTeX as math-verify reads it right; None: not a formula, or one too large to compute."""
-    text = re.sub(r"\\text ?\{ ?([a-zA-Z]) ?\}|(?<=_)\{ ?\\text ?\{ ?(\w+) ?\} ?\}", lambda m: f"{{{m[1] or m[2]}}}" if m[2] else f" {m[1]}", text)
+    text = re.sub(
+        r"\\text ?\{ ?([a-zA-Z]) ?\}|(?<=_)\{ ?\\text ?\{ ?(\w+) ?\} ?\}",
+        lambda m: f"{{{m[1] or m[2]}}}" if m[2] else f" {m[1]}",
+        text,
+    )
     text = _PLAIN.sub(r"\\\1 ", text.replace("**", "^"))
     text = re.sub(r"(\d+(?:\.\d+)?) ?\^ ?\\circ ?", r"(\1\\cdot \\pi/180)", text)
     text = re.sub(r"(?<![\d.^_}])(\d+) ?(\\frac ?\{ ?\d+ ?\} ?\{ ?\d+ ?\})", r"(\1+\2)", text)  # a mixed number
-    text = re.sub(r"\^ ?(-? ?(?:\d+|[a-zA-Z]|\\(?:pi|[a-z]+)(?![a-z])))", r"^{\1}", text)  # x^12 means x^{12} to who writes it
+    text = re.sub(
+        r"\^ ?(-? ?(?:\d+|[a-zA-Z]|\\(?:pi|[a-z]+)(?![a-z])))", r"^{\1}", text
+    )  # x^12 means x^{12} to who writes it
     text = re.sub(r"(\^\{[^{}]*\}) ?(_ ?(?:\w|\{[^{}]*\}))", r"\2\1", text)
     text = _INDEXED.sub(_safe_name, re.sub(r"_ ?(\d+|[a-zA-Z])", r"_{\1}", text))
     text = re.sub(r"([\d)]|\\pi) ?(?=\()", r"\1\\cdot ", text)  # 3(4) is 7 to math-verify
@@ -282,5 +319,7 @@ def _safe_name(found: re.Match) -> str:
     """Return a name with its index and primes as one that math-verify keeps: a letter with an index of letters and digits."""
     name, index, primes = found.groups()
     name, constant = _SAFE.get(name, (name, ""))
-    code = "".join(c if c.isalnum() else f"Z{ord(c)}" for c in re.sub(r"[_{} ]|\\text", "", index) + primes.replace("'", '"'))
+    code = "".join(
+        c if c.isalnum() else f"Z{ord(c)}" for c in re.sub(r"[_{} ]|\\text", "", index) + primes.replace("'", '"')
+    )
     return f"{name}_{{{constant}{code}}}" if constant or code else name

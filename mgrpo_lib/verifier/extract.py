@@ -2,7 +2,7 @@
 
 import re
 
-from mgrpo_lib.verifier.normalise import TOKEN
+from mgrpo_lib.verifier.normalise import BRACES, group_end
 
 LONGEST_ANSWER = 500  # characters; a longer "answer" is no final answer
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
@@ -10,7 +10,9 @@ _NAMED = r"(?:([a-zA-Z](?:_\w)?)\s*=\s*)?"
 _BETWEEN_BOXES = re.compile(rf"[\s$]*(?:,|;|and|or|,\s*and|,\s*or)[\s$]*{_NAMED}")
 _BEFORE_BOX = re.compile(rf"(?<![\w\\]){_NAMED}\Z")
 # in a sentence, or as a heading of what is no sentence
-_CUE = re.compile(r"answer\**(?:\s+is|\s*[:=])|^[#* ]*(?:final )?answer[* ]*\n+(?=[-*\\$\d(]|[A-Z]\W*$)", re.IGNORECASE | re.MULTILINE)
+_CUE = re.compile(
+    r"answer\**(?:\s+is|\s*[:=])|^[#* ]*(?:final )?answer[* ]*\n+(?=[-*\\$\d(]|[A-Z]\W*$)", re.IGNORECASE | re.MULTILINE
+)
 # GSM8K's mark, in a line of its own or at the end of one; a number after it says that it heads a step
 _HASHES = re.compile(r"####[ \t]*(\$?-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?)[ \t]*(?:<\|\w+\|>)?$\D*\Z", re.MULTILINE)
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
@@ -21,7 +23,7 @@ _CURRENCY = re.compile(r"\$(?=\d[\d,]*(?:\.\d+)?(?:\s+[a-zA-Z]|[.,;]?(?:\s|$)))"
 # where an answer in words begins to be explained
 _ASIDE = re.compile(r",?\s(?:because|since)\s|,\s(?:not|rather)\s|\s\((?=[^()\\$]*[a-z]{4}[^()\\$]*\))")
 _DENIED = re.compile(r"\?$|\b(?:not|no|cannot|unless|if)\b|n't\b", re.IGNORECASE)
-_CALL = re.compile(r"\w\([^()]*\)$")
+_CALL = re.compile(r"\w\((?:[^()]|\([^()]*\))*\)$")
 _AMOUNT = re.compile(r"(?<![\w.,])(?:(?<![\d)] )-\s?)?\d[\d,]*(?:\.\d+)?(?:/\d+)?\s?%?")
 _MULTIPLIER = re.compile(r"\s(?:hundred|thousand|[mb]illion|trillion|dozen)\b")
 
@@ -84,15 +86,11 @@ def _boxed(text: str, spans: list[tuple[int, int]]) -> str | None:
 def _braced(text: str, position: int) -> tuple[str, int] | None:
     """Return a box's group in braces, or without them its word, and where it ends; None: cut off or too long."""
     text = text[: position + LONGEST_ANSWER]
-    bare = re.compile(r"\s*((?:[^\s{}$.,;]|[.,](?=\d))+)").match(text, position)
-    if bare:
+    if bare := re.compile(r"\s*((?:[^\s{}$.,;]|[.,](?=\d))+)").match(text, position):
         return bare[1], bare.end()
-    depth = 0
-    for token in TOKEN.finditer(text, position):
-        depth += (token[0] == "{") - (token[0] == "}")
-        if depth == 0 and token[0] in "{}":
-            return text[position : token.end()].strip()[1:-1].strip(), token.end()
-    return None
+    start = len(text) - len(text[position:].lstrip())
+    end = group_end(text, start, BRACES)
+    return (text[start + 1 : end - 1].strip(), end) if end and text[start] == "{" else None
 
 
 def _after_cue(text: str) -> str | None:
@@ -120,7 +118,12 @@ def _last_value(completion: str, tail: str) -> str | None:
     """Return the last value of a solution in prose, if it is in one of its last two sentences. What was cut off, denied, asked,
     thought or computed by code concludes nothing.
     """
-    if "<think>" in completion or not re.search(r"[a-zA-Z]{3}", tail) or not re.search(r"(?:[.!)\]*]|\$\$)$", tail):
+    if (
+        "<think>" in completion
+        or _CALL.search(tail)
+        or not re.search(r"[a-zA-Z]{3}", tail)
+        or not re.search(r"(?:[.!)\]*]|\$\$)$", tail)
+    ):
         return None
     for sentence in reversed(re.split(r"(?<=[.!?])\s|\n", tail)[-2:]):
         bold = _BOLD.findall(sentence)
@@ -130,7 +133,7 @@ def _last_value(completion: str, tail: str) -> str | None:
             return None if _DENIED.search(sentence) else text
         if values:
             last = max(values, key=lambda value: value.start())
-            if _DENIED.search(sentence) or _CALL.search(sentence):
+            if _DENIED.search(sentence):
                 return None
             return _short(last[last.lastindex] if last.lastindex else _with_multiplier(text, last))
     return None

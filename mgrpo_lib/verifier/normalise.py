@@ -9,12 +9,30 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 TOKEN = re.compile(r"\\(?:[a-zA-Z]+|.)|.", re.DOTALL)
-CLOSING = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\langle": r"\rangle", r"\lfloor": r"\rfloor", r"\begin": r"\end"}
+CLOSING = {
+    "(": ")",
+    "[": "]",
+    "{": "}",
+    r"\{": r"\}",
+    r"\langle": r"\rangle",
+    r"\lfloor": r"\rfloor",
+    r"\begin": r"\end",
+}
 BRACES = {"{": "}"}
 
 # ----------------------------------------------------------------------------------------------------------- characters
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho varsigma sigma tau upsilon phi chi psi omega"
-_SAME = {"−‐‑‒–—": "-", "⁄∕": "/", "∗": "*", "’′": "'", "“”": '"', "\u00a0\u2002\u2003\u2009\u202f\u3000": " ", "∶": ":", "、": ",", "。": "."}
+_SAME = {
+    "−‐‑‒–—": "-",
+    "⁄∕": "/",
+    "∗": "*",
+    "’′": "'",
+    "“”": '"',
+    "\u00a0\u2002\u2003\u2009\u202f\u3000": " ",
+    "∶": ":",
+    "、": ",",
+    "。": ".",
+}
 _MEANS = {
     "×": r"\times ", "·⋅∙": r"\cdot ", "÷": r"\div ", "∞": r"\infty ", "°º˚": r"^\circ ", "≤⩽": r"\le ", "≥⩾": r"\ge ", "≠": r"\ne ",
     "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "∠": r"\angle ", "∴": r"\therefore ",
@@ -22,11 +40,17 @@ _MEANS = {
     "µ": r"\mu ", "ϕ": r"\phi ", "√": " sqrt", "∛": " sqrt[3]", "∜": " sqrt[4]", "…": r"\dots ", "→": r"\to ", "¢": " cents", "\\": "\\",
 }  # fmt: skip
 _CHARACTERS = {ord(c): text for table in (_SAME, _MEANS) for cs, text in table.items() for c in cs}
-_CHARACTERS |= {0xFEE0 + code: chr(code) for code in (*range(0x21, 0x30), *range(0x3A, 0x7F))}  # full width, but for digits
+_CHARACTERS |= {
+    0xFEE0 + code: chr(code) for code in (*range(0x21, 0x30), *range(0x3A, 0x7F))
+}  # full width, but for digits
 _CHARACTERS |= {0x3B1 + i: rf"\{name} " for i, name in enumerate(_GREEK.split())}
-_CHARACTERS |= {ord(c): rf"\{unicodedata.name(c).split()[-1].replace('LAMDA', 'lambda').capitalize()} " for c in "ΓΔΘΛΞΠΣΦΨΩ"}
+_CHARACTERS |= {
+    ord(c): rf"\{unicodedata.name(c).split()[-1].replace('LAMDA', 'lambda').capitalize()} " for c in "ΓΔΘΛΞΠΣΦΨΩ"
+}
 _CHARACTERS |= {ord(c): rf"\mathbb{{{letter}}}" for c, letter in zip("ℝℕℤℚℂ", "RNZQC", strict=True)}
-_CHARACTERS |= {ord(c): r"\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKD", c).split("⁄")) for c in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
+_CHARACTERS |= {
+    ord(c): r"\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKD", c).split("⁄")) for c in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
+}
 _RAISED = [(mark, re.compile(f"[{chars}]+"), str.maketrans(chars, plain)) for mark, chars, plain in [
     ("^", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱˣ", "0123456789+-nix"), ("_", "₀₁₂₃₄₅₆₇₈₉₊₋ₙᵢₓₖ", "0123456789+-nixk")
 ]]  # fmt: skip
@@ -35,7 +59,16 @@ _RAISED = [(mark, re.compile(f"[{chars}]+"), str.maketrans(chars, plain)) for ma
 _END = r"(?![a-zA-Z])"
 _FONTS = "math(?:bf|it|sf|tt|cal|frak|scr|bfit)|bm|bold|boldsymbol|pmb|underline|boxed|fbox"
 _PHRASE = r"(?:[Tt]he )?(?:[Ff]inal |[Cc]orrect )?[Aa]nswer(?: is)?\s*:?\s*"
-_MONEY = {"$": "dollars", r"\$": "dollars", "€": "euros", "£": "gbp", "¥": "yen", "₹": "rupees", "Rs": "rupees", "Rs.": "rupees"}
+_MONEY = {
+    "$": "dollars",
+    r"\$": "dollars",
+    "€": "euros",
+    "£": "gbp",
+    "¥": "yen",
+    "₹": "rupees",
+    "Rs": "rupees",
+    "Rs.": "rupees",
+}
 _AMOUNT = r"-?\d[\d,]*(?:\.\d+)?(?: ?(?:\\text ?\{ ?)?(?:hundred|thousand|million|billion|trillion) ?\}?)?"
 _MATRIX = r"\\begin ?\{(?:[pbB]?|small)matrix\}|\\begin ?\{array\} ?\{[^{}]*\}"
 _RULES = [(re.compile(pattern), replacement) for pattern, replacement in [
@@ -63,7 +96,7 @@ _RULES = [(re.compile(pattern), replacement) for pattern, replacement in [
     (rf"(\\?\$|[€£¥₹]|Rs\.?) ?({_AMOUNT})", lambda m: f"{m[2]} {_MONEY[m[1]]}"), (r"\\?\$|[€£¥₹]", ""),
     (r"(\d) ?([ap])\.? ?m\.?(?![a-z])", r"\1 \2m"), (r"(?i)(?<![a-z.])([ap])\. ?m\.?(?![a-z])", r"\1m"),
     (rf"\\[dtcs]frac{_END}|\\(?:nice|x|v)frac{_END}", r"\\frac"), (rf"\\[dt]binom{_END}", r"\\binom"),
-    (r"\{([^{}]+)\\over(?![a-z])([^{}]+)\}|^([^{}]+)\\over(?![a-z])([^{}]+)$", lambda m: r"\frac{%s}{%s}" % tuple(filter(None, m.groups()))),
+    (r"\{([^{}]+)\\over(?![a-z])([^{}]+)\}|^([^{}]+)\\over(?![a-z])([^{}]+)$", lambda m: r"\frac{{{}}}{{{}}}".format(*filter(None, m.groups()))),
     (r"\{([^{}]+)\\choose(?![a-z])([^{}]+)\}", r"\\binom{\1}{\2}"),
     (r"\^ ?\{?((?: ?\\prime)+) ?\}?", lambda m: "'" * m[1].count("p")),
     (rf"\^ ?\{{ ?(?:\\circ|o) ?\}}|\^ ?\\circ{_END}|\\degree{_END}", r"^\\circ "),
@@ -103,14 +136,13 @@ def normalise(text: str) -> str:
 def _braced_arguments(text: str) -> str:
     """Put TeX's one-token arguments in braces: ``\\frac12`` is ``\\frac{1}{2}``; from the right, so that inner ones come first."""
     for command in reversed(list(re.finditer(r"\\(frac|binom|sqrt)(?![a-zA-Z])(?: ?(\[[^\[\]]{1,9}\]))?", text))):
-        head, rest = rf"\{command[1]}{command[2] or ''}", text[command.end() :].lstrip()
-        for i in range(1 if command[1] == "sqrt" else 2):
-            if command[1] == "sqrt" and rest.startswith("(") and (end := group_end(rest)):  # who writes \sqrt(2) means it so
-                argument, rest = rest[1 : end - 1], rest[end:]
-            else:
-                end = group_end(rest, closing=BRACES) or 0
-                argument, rest = rest[:end].strip("{}") if end == 1 else rest[:end], rest[end:].lstrip() if i == 0 and command[1] != "sqrt" else rest[end:]
-            head += argument if argument.startswith("{") else f"{{{argument}}}"
+        head, rest = rf"\{command[1]}{command[2] or ''}", text[command.end() :]
+        for _ in range(1 if command[1] == "sqrt" else 2):
+            rest = rest.lstrip()
+            round_group = command[1] == "sqrt" and rest.startswith("(")  # who writes \sqrt(2) means it so
+            end = (group_end(rest) if round_group else group_end(rest, closing=BRACES)) or 0
+            argument, rest = rest[:end], rest[end:]
+            head += f"{{{argument[1:-1] if end > 1 and argument[0] in '({' else argument.strip('{}')}}}"
         text = text[: command.start()] + head + rest
     return text
 
@@ -154,11 +186,46 @@ _UNIT_NAMES = (
 )
 UNITS = {name: entry.split(",")[0] for entry in _UNIT_NAMES.split() for name in entry.split(",")}
 # what is counted or said beside a unit; "in" is an inch only where it comes first
-_IDLE = set(
-    "way point path time person people men women children fish sheep item step total left remaining "
-    "long tall old high wide deep away altogether of the a an each every".split()
-)
-_MULTIPLIERS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_IDLE = {
+    "way",
+    "point",
+    "path",
+    "time",
+    "person",
+    "people",
+    "men",
+    "women",
+    "children",
+    "fish",
+    "sheep",
+    "item",
+    "step",
+    "total",
+    "left",
+    "remaining",
+    "long",
+    "tall",
+    "old",
+    "high",
+    "wide",
+    "deep",
+    "away",
+    "altogether",
+    "of",
+    "the",
+    "a",
+    "an",
+    "each",
+    "every",
+}
+_MULTIPLIERS = {
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "dozen": 12,
+}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
 # plurals that change a number; any other says what is counted
 _CHANGING = re.compile(

@@ -73,7 +73,9 @@ def gold_text(gold: str | float) -> str:
         return gold
     if isinstance(gold, numbers.Real) and not isinstance(gold, bool) and math.isfinite(gold):
         return str(gold)
-    raise TypeError(f"a gold answer is {gold!r}; the column `answer` must hold text or finite numbers: fill or drop such rows")
+    raise TypeError(
+        f"a gold answer is {gold!r}; the column `answer` must hold text or finite numbers: fill or drop such rows"
+    )
 
 
 def accuracy_reward(

@@ -160,7 +160,9 @@ def parse(latex: str):
     found = unwrap_fcs(found)
     names = {"e": E, "i": I}
     exact = {number: Rational(str(number)) for number in found.atoms(Float)}
-    return found.xreplace(exact | {symbol: names.get(symbol.name, Symbol(symbol.name)) for symbol in found.atoms(Symbol)})
+    return found.xreplace(
+        exact | {symbol: names.get(symbol.name, Symbol(symbol.name)) for symbol in found.atoms(Symbol)}
+    )
 
 
 def same_values(a, b, up_to_a_factor: bool = False) -> bool:

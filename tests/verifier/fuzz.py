@@ -25,20 +25,19 @@ NUMBERS = st.integers(10, 99_999)
 DIGITS = st.integers(2, 9)
 WRAPS = st.sampled_from([r"\boxed{%s}", r"so $\boxed{%s}$.", "The answer is %s.", "<answer>%s</answer>", "#### %s"])
 TOKENS = [
-    *(r"\%s" % name for name in ("frac", "sqrt", "left(", "right)", "text{", "begin{pmatrix}", "end{pmatrix}", "cup", "pm", "infty", "sin", "log", "pi", "boxed{", "over")),
-    *(r"\\ { } {{ }} & ^ _ ( ) [ ] , ; = + - 1 23 x y | ! ' < % $ $$ ** √ ² ½ ∞ \{ \} \( #### A: <answer> </answer> <think> </think> and million".split()), " ", "\n",
+    *("\\" + name for name in ("frac", "sqrt", "left(", "right)", "text{", "begin{pmatrix}", "end{pmatrix}", "cup", "pm", "infty", "sin", "log", "pi", "boxed{", "over")),
+    *([r"\\", r"{", r"}", r"{{", r"}}", r"&", r"^", r"_", r"(", r")", r"[", r"]", r",", r";", r"=", r"+", r"-", r"1", r"23", r"x", r"y", r"|", r"!", r"'", r"<", r"%", r"$", r"$$", r"**", r"√", r"²", r"½", r"∞", r"\{", r"\}", r"\(", r"####", r"A:", r"<answer>", r"</answer>", r"<think>", r"</think>", r"and", r"million"]), " ", "\n",
 ]  # fmt: skip
 NO_VALUE = [
-    *(r"\tan(\pi/2) \tan(90^\circ) \cot(0) \sec(\pi/2) \csc(\pi) \csc(0) \ln(0) \infty \infty^\pi \infty^i \frac{\infty}{\infty} \sin(\infty) 1^\infty".split()),
-    *(r"\frac{1}{0} 0^{-1} \frac{\pi}{\sqrt{7}-\sqrt{7}} (-1)! \binom{-1}{-2} \frac{x}{x-x} \frac{1}{\sin(\pi)} e^\infty f(0) 0!! \frac{0}{0} nan".split()),
+    *([r"\tan(\pi/2)", r"\tan(90^\circ)", r"\cot(0)", r"\sec(\pi/2)", r"\csc(\pi)", r"\csc(0)", r"\ln(0)", r"\infty", r"\infty^\pi", r"\infty^i", r"\frac{\infty}{\infty}", r"\sin(\infty)", r"1^\infty"]),
+    *([r"\frac{1}{0}", r"0^{-1}", r"\frac{\pi}{\sqrt{7}-\sqrt{7}}", r"(-1)!", r"\binom{-1}{-2}", r"\frac{x}{x-x}", r"\frac{1}{\sin(\pi)}", r"e^\infty", r"f(0)", r"0!!", r"\frac{0}{0}", r"nan"]),
 ]  # fmt: skip
 TOWERS = [
     "9**9**9", "{a}^{{{a}^{{{a}}}}}", "{n}!", "{a}!!!", "({a}!)!", r"\binom{{{n}99999}}{{{n}}}", r"\sqrt{{{a}^{{9999}}}}", "9999!+{a}", "2^{{2^{{{n}}}}}", "{a}^{{{n}99999}}",
     "({a}x+{n})^{{9999}}", "e^{{e^{{e^{{{n}}}}}}}", r"\sin({n}999!)", r"\tan(\tan({n}!))", r"\log_{{{a}}} {a}999!", r"\frac{{{n}!}}{{{n}!+1}}", r"\lfloor {a}^{{9999}}\pi \rfloor",
 ]  # fmt: skip
 CHANGES = (
-    "million billion trillion thousand hundred dozen squared cubed factorial inverse thirds halves quarters tenths hundredths repeating recurring zillion lakh "
-    "score mod more less plus minus k bn x i".split() + ["degrees below zero", "and a half", "or more", "to the power of 2", "out of 10", "base 8", "choose 2"]
+    ["million", "billion", "trillion", "thousand", "hundred", "dozen", "squared", "cubed", "factorial", "inverse", "thirds", "halves", "quarters", "tenths", "hundredths", "repeating", "recurring", "zillion", "lakh", "score", "mod", "more", "less", "plus", "minus", "k", "bn", "x", "i"] + ["degrees below zero", "and a half", "or more", "to the power of 2", "out of 10", "base 8", "choose 2"]
 )  # fmt: skip
 LOOK_ALIKES = ["٠", "۰", "०", "০", "𝟎", "𝟘", "߀", "᠐", "๐"]
 HIJACKS = [
@@ -72,7 +71,13 @@ def _form(form: str, n: int, d: int, nudge: int) -> tuple[str, str, bool]:
 def _list(golds: list[int], order, change: str) -> tuple[str, str, bool]:
     answers = list(golds)
     order.shuffle(answers)
-    answers = {"": answers, "less": answers[1:], "more": [*answers, 5000], "twice": [*answers, answers[0]], "other": [5000, *answers[1:]]}[change]
+    answers = {
+        "": answers,
+        "less": answers[1:],
+        "more": [*answers, 5000],
+        "twice": [*answers, answers[0]],
+        "other": [5000, *answers[1:]],
+    }[change]
     return rf"\boxed{{\{{{', '.join(map(str, answers))}\}}}}", ", ".join(map(str, golds)), not change
 
 
@@ -86,7 +91,24 @@ def _look_alike(zero: str, number: int, odd: str) -> str:
     return "".join(chr(ord(zero) + int(digit)) for digit in digits) if not odd else digits[0] + odd + digits[1:]
 
 
-ODD = st.sampled_from(["", "\u200b", "\u2060", "\u00ad", "\ufeff", "\u202e", "\u0301", "_", "\x00", "\ud800", "\x08", "\x1b", "\x7f", "。"])
+ODD = st.sampled_from(
+    [
+        "",
+        "\u200b",
+        "\u2060",
+        "\u00ad",
+        "\ufeff",
+        "\u202e",
+        "\u0301",
+        "_",
+        "\x00",
+        "\ud800",
+        "\x08",
+        "\x1b",
+        "\x7f",
+        "。",
+    ]
+)
 NUDGE = st.sampled_from([0, 0, 0, 1, -1, 7])
 FAMILIES = {  # name: (weight, strategy)
     "soup": (20, family(WRAPS, st.lists(st.sampled_from(TOKENS), max_size=60).map("".join), HARD_GOLDS, make=lambda w, t, g: (w.replace("%s", t), g, False))),
@@ -120,7 +142,13 @@ def judge(case: tuple[str, str, bool]) -> None:
 
 def fuzz(name: str, texts: int, first: int) -> None:
     """Judge so many texts of a family; hypothesis raises for the smallest that is wrong."""
-    how = settings(max_examples=texts, database=None, deadline=None, phases=[Phase.generate, Phase.shrink], suppress_health_check=list(HealthCheck))
+    how = settings(
+        max_examples=texts,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
     seed(first)(how(given(FAMILIES[name][1])(judge)))()
 
 
@@ -134,7 +162,10 @@ def main(texts: int = 100_000, first: int = 0) -> int:
             found = "nothing"
         except AssertionError as error:
             wrong, found = wrong + 1, ascii(error.args[0])[:700]
-        print(f"{name:<15} {count:>6} texts {time.perf_counter() - start:>6.0f} s {reward.failures.total() - late:>4} time-outs; wrong: {found}", flush=True)
+        print(
+            f"{name:<15} {count:>6} texts {time.perf_counter() - start:>6.0f} s {reward.failures.total() - late:>4} time-outs; wrong: {found}",
+            flush=True,
+        )
     return 1 if wrong else 0
 
 
