@@ -300,7 +300,7 @@ def formula(text: str) -> str | None:
         lambda m: f"{{{m[1] or m[2]}}}" if m[2] else f" {m[1]}",
         text,
     )
-    text = _PLAIN.sub(r"\\\1 ", text.replace("**", "^"))
+    text = _PLAIN.sub(r"\\\1 ", text.replace("**", "^").replace(",", ", "))
     text = re.sub(r"(\d+(?:\.\d+)?) ?\^ ?\\circ ?", r"(\1\\cdot \\pi/180)", text)
     text = re.sub(r"(?<![\d.^_}])(\d+) ?(\\frac ?\{ ?\d+ ?\} ?\{ ?\d+ ?\})", r"(\1+\2)", text)  # a mixed number
     text = re.sub(
@@ -311,7 +311,7 @@ def formula(text: str) -> str | None:
     text = re.sub(r"([\d)]|\\pi) ?(?=\()", r"\1\\cdot ", text)  # 3(4) is 7 to math-verify
     letters = re.sub(r"\\[a-zA-Z]+|_\{\w+\}|\{v?matrix\}", lambda command: "\\" * len(command[0]), text)
     deep = any(depth > 20 for _, depth in walk(text))
-    odd = re.search(r"\d \d|\d ?\{\d|\d,\d{3}|\d ?_|[a-zA-Z]{4}", letters)
+    odd = re.search(r"\d \d|\d ?\{\d|\d ?_|[a-zA-Z]{4}", letters)
     return text if _FORMULA.fullmatch(text) and not odd and not deep and not _HUGE.search(text) else None
 
 

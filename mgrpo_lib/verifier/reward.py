@@ -6,6 +6,7 @@ reward, and none is given here. Nothing here evaluates a completion: completions
 
 import math
 import numbers
+import re
 import unicodedata
 import warnings
 from collections import Counter
@@ -46,15 +47,21 @@ def check_gold(text: str) -> str | None:
     """Return why a gold answer cannot be won and what to do about it; None if it can.
 
     >>> check_gold("\\frac{1}{2}")
-    "holds the control character '\\\\x0c'; in JSON a backslash is written twice: \\\\\\\\frac"
+    "holds the control character '\\\\x0c'; in JSON write a backslash twice: \\\\\\\\frac"
     """
-    if odd := next((c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Cn", "Co") and c not in "\n\t"), None):
-        return f"holds the control character {odd!r}; in JSON a backslash is written twice: \\\\frac"
-    if "\t" in text.strip() or "\n" in text.strip():
-        return "holds a tab or a line break; in JSON a backslash is written twice: \\\\text, \\\\neq"
-    if odd := next((c for c in text if unicodedata.category(c) == "Cf"), None):
-        return f"holds the invisible character {odd!r}; remove it"
-    if not text.strip():
+    text = text.rstrip().lstrip(" \n")
+    odd = next((c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Co", "Cn") and c != "\n"), None)
+    if odd or (odd := re.search(r"\n(?=(?:eq?|u|abla|ot|otin|i)(?![a-z]))", text)):  # \neq and its like
+        return f"holds the control character {odd if isinstance(odd, str) else odd[0]!r}; in JSON write a backslash twice: \\\\frac"
+    if odd := next((c for c in text if unicodedata.category(c) == "Cf" or (c.isdecimal() and not c.isascii())), None):
+        return (
+            f"holds {odd!r} ({unicodedata.name(odd, 'unnamed')}), which no answer has; remove it or write it in ASCII"
+        )
+    if re.fullmatch(r"\[\s*['\"].*['\"]\s*\]", text):
+        return "is a Python list; give its one value"
+    if "####" in text:
+        return "is a solution; give what stands after its ####"
+    if not text:
         return "is empty"
     if len(text) > LONGEST_ANSWER:
         return f"has {len(text)} characters, over {LONGEST_ANSWER}; give the final answer alone"
