@@ -4,12 +4,11 @@ Rules are strict where a wrong "same" would be rewarded, and lenient about notat
 """
 
 import re
-import string
 from contextvars import ContextVar
-from fractions import Fraction
 
 from mgrpo_lib.verifier import symbolic
-from mgrpo_lib.verifier.normalise import bracketed, normalise, split, unit, walk
+from mgrpo_lib.verifier.normalise import bracketed, normalise, split, walk
+from mgrpo_lib.verifier.quantity import compatible, same_quantity, unit
 
 helper = symbolic.Helper()
 _left: ContextVar[float] = ContextVar("left", default=symbolic.SECONDS)  # CPU seconds left to the comparison in hand
@@ -18,6 +17,7 @@ _FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln
 _GREEK = "alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|iota|kappa|lambda|mu|nu|xi|(?:var)?rho|sigma|tau|upsilon|(?:var)?phi|chi|psi|omega|hbar|ell|Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Phi|Psi|Omega"
 _AND = re.compile(r",?\s*(?:\\text ?\{ ?(?:and|or) ?\}|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z]))\s*")
 _SET = re.compile(r"^\\\{|(?<![a-zA-Z])or(?![a-zA-Z])|\\pm(?![a-z])")
+_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _ONE_NAME = r"(?:\\?[a-zA-Z]+'*|\\(?:text|vec|hat|bar)\{[^{}]*\}|\\angle[A-Z]+)(?:_(?:\{(?:\w+|\\[a-z]+|\\text\{\w+\})\}|\w))?(?:\([^()=]*\))?"
 _NAME = re.compile(rf"{_ONE_NAME}|\({_ONE_NAME}(?:,{_ONE_NAME})*\)")
 _CONSTANT = re.compile(r"(?:[\d+\-*/^(){}.!]|\\(?:frac|cdot|times|div|sqrt|pi|binom)(?![a-z]))+")
@@ -37,7 +37,7 @@ def _same(answer: str, gold: str) -> bool:
     a, g = _squash(answer), _squash(gold)
     if a == g:
         return a != ""
-    for reading in (_same_quantity, _same_words, _same_choice):
+    for reading in (same_quantity, _same_words, _same_choice):
         if (verdict := reading(answer, gold)) is not None:
             return verdict
     if (
@@ -63,75 +63,6 @@ def _squash(text: str) -> str:
     return re.sub(r"([_^])\{(\w)\}", r"\1\2", re.sub(r"(?<!\d) | (?!\d)", "", text))
 
 
-# --------------------------------------------------------------------------------------------------- numbers and their units
-_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_DECIMAL = r"(?:(?:\d{1,3}(?:[, ]\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+)"
-_SIGNED = rf"[+-]?{_DECIMAL}"
-_POWER = r"10 ?\^ ?\{? ?(?P<e%d>[+-]?\d{1,4})(?!\d)(?: ?\})?"
-_NUMBER = re.compile(
-    rf"(?P<sign>[+-]?) ?(?:(?P<time>\d{{1,2}}:\d\d(?::\d\d)?)"
-    rf"|(?:(?P<whole>\d+)\ ?)?\\frac ?\{{ ?(?P<n1>{_SIGNED}) ?\}} ?\{{ ?(?P<d1>{_SIGNED}) ?\}}"
-    rf"|(?P<whole2>\d+)\ (?P<n2>\d+) ?/ ?(?P<d2>\d+)|(?P<n3>{_DECIMAL}) ?/ ?(?P<d3>{_SIGNED})|{_POWER % 1}"
-    rf"|(?P<n4>{_DECIMAL})(?:\\overline\{{(?P<again>\d+)\}})?(?: ?(?:\\times|\\cdot|\*|x) ?{_POWER % 2}|[eE](?P<e3>[+-]?\d{{1,4}})(?!\d))?)",
-    re.ASCII,
-)
-_LONG_FLOAT = re.compile(r"-?\d+\.\d{10,}", re.ASCII)  # a computed one, right up to rounding
-
-
-def _quantity(text: str, letters: str = string.ascii_letters) -> tuple[Fraction | str, dict[str, int]] | None:
-    """Read a number and what stands beside it: its value (of a time of day its text), and its units. None: it is no number."""
-    found = _NUMBER.match(text)
-    if found is None:
-        return None
-    rest = text[found.end() :]
-    beside = unit(rest, letters if rest.startswith(" ") and found["n4"] else "")
-    if beside is None:
-        return None
-    if found["time"]:
-        return found["sign"] + found["time"].lstrip("0"), beside[1]
-    numerator, denominator = (
-        next((found[f"{x}{i}"] for i in range(1, 5 if x == "n" else 4) if found[f"{x}{i}"]), "1") for x in "nd"
-    )
-    if (below := _decimal(denominator)) == 0:
-        return None
-    value = int(found["whole"] or found["whole2"] or 0) + _decimal(numerator) / below
-    if again := found["again"]:
-        value += Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(numerator.partition(".")[2]))
-    value *= Fraction(10) ** int(found["e1"] or found["e2"] or found["e3"] or 0) * beside[0]
-    return -value if found["sign"] == "-" else value, beside[1]
-
-
-def _decimal(text: str) -> Fraction:
-    return Fraction(re.sub("[, ]", "", text))
-
-
-def _compatible(a: dict[str, int], g: dict[str, int]) -> bool:
-    """Return whether units agree; they may be left out, and a degree need not say of which scale."""
-    return not a or not g or a == g or (a.keys() < g.keys() or g.keys() < a.keys()) and "degree" in a.keys() & g.keys()
-
-
-def _same_quantity(answer: str, gold: str) -> bool | None:
-    if ", " in answer or ", " in gold:
-        return None  # a list, not thousands
-    if (a := _quantity(answer)) is None or (g := _quantity(gold)) is None:
-        return None
-    (x, units_a), (y, units_g) = a, g
-    if units_a != units_g and _quantity(gold, letters="ghlms") is None:
-        return None  # a letter that may be a variable
-    if not _compatible(units_a, units_g):
-        return False
-    if isinstance(x, str) or isinstance(y, str):
-        return x == y
-    if any(_LONG_FLOAT.fullmatch(text) for text in (answer, gold)):
-        return abs(x - y) <= abs(y) / 10**10
-    percent = {"percent": 1}
-    return (
-        x == y
-        or (units_a == percent and not units_g and x == 100 * y)
-        or (units_g == percent and not units_a and y == 100 * x)
-    )
-
-
 # ----------------------------------------------------------------------------------------------------------------- words
 _WORDS = re.compile(rf"(?!.*(?<![a-z])(?:{_FUNCTIONS})(?![a-z]))(?=.*[^\W\d_]{{3}})[^\\^_=+*<>{{}}]+")
 _OTHER_LETTER = re.compile(r"(?:\b(?:or|and|not)\b|[,;/&]) ?\(?[A-Z]\b(?!')|\(?\b[A-Z]\)|^[A-Z]$", re.IGNORECASE)
@@ -147,25 +78,28 @@ def _same_words(answer: str, gold: str) -> bool | None:
         a, g = (re.sub(r"^\W*(?:an?|the) ", "", text.casefold()) for text in (a, g))
         a, g = (re.sub(r"[\"'().]|(?<!\d)\s|\s(?!\d)", "", text) for text in (a, g))
         return a == g or (None if re.search(r"\d|,|\b(?:and|or)\b", _unfonted(gold)) else False)
+    if re.fullmatch("[IVXLCDM]{2,}|[TF]{2}", g):
+        return a == g  # Roman numerals, true and false: no products
     if len(g) == 2 and g.isalpha():
         a, g = a[:1].lower() + a[1:], g[:1].lower() + g[1:]  # No is no, but AB is not ab
     return True if _squash(a) == _squash(g) != "" else None
 
 
-def _choice(text: str) -> str | None:
-    """Return the letter of a multiple-choice answer: ``C``, ``(C) 42``, ``C: 42``, ``Option C``; None where it names others too."""
-    text = _unfonted(text).strip()
+def _choice(text: str) -> tuple[str, str] | None:
+    """Return letter and text of a multiple-choice answer: ``C``, ``(C) 42``, ``C: 42``, ``Option C``; None where it names others too."""
     found = re.fullmatch(
-        r"(?:(?:option|choice|answer) ?:? ?)?(?:\(([A-Z])\)|\(?([A-Z])(?=$|[).:])) ?[).:]? ?(.*)", text, re.IGNORECASE
+        r"(?:(?:option|choice|answer) ?:? ?)?(?:\(([A-Z])\)|\(?([A-Z])(?=$|[).:])) ?[).:]? ?(.*)",
+        _unfonted(text).strip(),
+        re.IGNORECASE,
     )
-    if found is None or _OTHER_LETTER.search(found[3]) or not (found[1] or found[2]).isupper():
-        return None
-    return found[1] or found[2]
+    letter = found and (found[1] or found[2])
+    return None if not letter or not letter.isupper() or _OTHER_LETTER.search(found[3]) else (letter, found[3])
 
 
 def _same_choice(answer: str, gold: str) -> bool | None:
-    g, a = _choice(gold), _choice(answer)
-    return None if g is None or a is None else a == g
+    if (g := _choice(gold)) is None or (a := _choice(answer)) is None:
+        return None
+    return a[0] == g[0] and (not a[1] or not g[1] or _same(a[1], g[1]))
 
 
 # ------------------------------------------------------------------------------------------------------------------ parts
@@ -263,7 +197,7 @@ def _same_formula(answer: str, gold: str) -> bool:
     if r"\approx" not in gold and len(parts := split(answer, r"\approx")) == 2:
         return any(_same(part, gold) for part in parts)
     (answer, units_a), (gold, units_g) = _without_unit(answer), _without_unit(gold)
-    if not _compatible(units_a, units_g):
+    if not compatible(units_a, units_g):
         return False
     if _squash(answer) == _squash(gold):
         return answer != ""
@@ -309,6 +243,7 @@ def formula(text: str) -> str | None:
     text = re.sub(r"(\^\{[^{}]*\}) ?(_ ?(?:\w|\{[^{}]*\}))", r"\2\1", text)
     text = _INDEXED.sub(_safe_name, re.sub(r"_ ?(\d+|[a-zA-Z])", r"_{\1}", text))
     text = re.sub(r"([\d)]|\\pi) ?(?=\()", r"\1\\cdot ", text)  # 3(4) is 7 to math-verify
+    text = re.sub(r"(?<![a-zA-Z\]}^_ ]) ?\{(\d+)\}", r"\1", text)
     letters = re.sub(r"\\[a-zA-Z]+|_\{\w+\}|\{v?matrix\}", lambda command: "\\" * len(command[0]), text)
     deep = any(depth > 20 for _, depth in walk(text))
     odd = re.search(r"\d \d|\d ?\{\d|\d ?_|[a-zA-Z]{4}", letters)

@@ -9,66 +9,34 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 TOKEN = re.compile(r"\\(?:[a-zA-Z]+|.)|.", re.DOTALL)
-CLOSING = {
-    "(": ")",
-    "[": "]",
-    "{": "}",
-    r"\{": r"\}",
-    r"\langle": r"\rangle",
-    r"\lfloor": r"\rfloor",
-    r"\begin": r"\end",
-}
+# fmt: off
+CLOSING = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\langle": r"\rangle", r"\lfloor": r"\rfloor", r"\begin": r"\end"}
 BRACES = {"{": "}"}
 
 # ----------------------------------------------------------------------------------------------------------- characters
 _GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho varsigma sigma tau upsilon phi chi psi omega"
-_SAME = {
-    "−‐‑‒–—": "-",
-    "⁄∕": "/",
-    "∗": "*",
-    "’′": "'",
-    "“”": '"',
-    "\u00a0\u2002\u2003\u2009\u202f\u3000": " ",
-    "∶": ":",
-    "、": ",",
-    "。": ".",
-}
+_SAME = {"−‐‑‒–—": "-", "⁄∕": "/", "∗": "*", "’′": "'", "“”": '"', "\u00a0\u2002\u2003\u2009\u202f\u3000": " ", "∶": ":", "、": ",", "。": "."}
 _MEANS = {
     "×": r"\times ", "·⋅∙": r"\cdot ", "÷": r"\div ", "∞": r"\infty ", "°º˚": r"^\circ ", "≤⩽": r"\le ", "≥⩾": r"\ge ", "≠": r"\ne ",
     "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "∠": r"\angle ", "∴": r"\therefore ",
     "≈": r"\approx ", "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ",
     "µ": r"\mu ", "ϕ": r"\phi ", "√": " sqrt", "∛": " sqrt[3]", "∜": " sqrt[4]", "…": r"\dots ", "→": r"\to ", "¢": " cents", "\\": "\\",
-}  # fmt: skip
+}
 _CHARACTERS = {ord(c): text for table in (_SAME, _MEANS) for cs, text in table.items() for c in cs}
-_CHARACTERS |= {
-    0xFEE0 + code: chr(code) for code in (*range(0x21, 0x30), *range(0x3A, 0x7F))
-}  # full width, but for digits
+_CHARACTERS |= {0xFEE0 + code: chr(code) for code in (*range(0x21, 0x30), *range(0x3A, 0x7F))}  # full width, but for digits
 _CHARACTERS |= {0x3B1 + i: rf"\{name} " for i, name in enumerate(_GREEK.split())}
-_CHARACTERS |= {
-    ord(c): rf"\{unicodedata.name(c).split()[-1].replace('LAMDA', 'lambda').capitalize()} " for c in "ΓΔΘΛΞΠΣΦΨΩ"
-}
+_CHARACTERS |= {ord(c): rf"\{unicodedata.name(c).split()[-1].replace('LAMDA', 'lambda').capitalize()} " for c in "ΓΔΘΛΞΠΣΦΨΩ"}
 _CHARACTERS |= {ord(c): rf"\mathbb{{{letter}}}" for c, letter in zip("ℝℕℤℚℂ", "RNZQC", strict=True)}
-_CHARACTERS |= {
-    ord(c): r"\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKD", c).split("⁄")) for c in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
-}
+_CHARACTERS |= {ord(c): r"\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKD", c).split("⁄")) for c in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
 _RAISED = [(mark, re.compile(f"[{chars}]+"), str.maketrans(chars, plain)) for mark, chars, plain in [
     ("^", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱˣ", "0123456789+-nix"), ("_", "₀₁₂₃₄₅₆₇₈₉₊₋ₙᵢₓₖ", "0123456789+-nixk")
-]]  # fmt: skip
+]]
 
 # -------------------------------------------------------------------------------------------------------------- notation
 _END = r"(?![a-zA-Z])"
 _FONTS = "math(?:bf|it|sf|tt|cal|frak|scr|bfit)|bm|bold|boldsymbol|pmb|underline|boxed|fbox"
 _PHRASE = r"(?:[Tt]he )?(?:[Ff]inal |[Cc]orrect )?[Aa]nswer(?: is)?\s*:?\s*"
-_MONEY = {
-    "$": "dollars",
-    r"\$": "dollars",
-    "€": "euros",
-    "£": "gbp",
-    "¥": "yen",
-    "₹": "rupees",
-    "Rs": "rupees",
-    "Rs.": "rupees",
-}
+_MONEY = {"$": "dollars", r"\$": "dollars", "€": "euros", "£": "gbp", "¥": "yen", "₹": "rupees", "Rs": "rupees", "Rs.": "rupees"}
 _AMOUNT = r"-?\d[\d,]*(?:\.\d+)?(?: ?(?:\\text ?\{ ?)?(?:hundred|thousand|million|billion|trillion) ?\}?)?"
 _MATRIX = r"\\begin ?\{(?:[pbB]?|small)matrix\}|\\begin ?\{array\} ?\{[^{}]*\}"
 _RULES = [(re.compile(pattern), replacement) for pattern, replacement in [
@@ -90,7 +58,7 @@ _RULES = [(re.compile(pattern), replacement) for pattern, replacement in [
     (rf"\\(?:{_FONTS}) ?(?=\{{[^{{}}\\]*[^\W\d_]{{2}}|\\text{_END})", r"\\text"), (rf"\\(?:{_FONTS}) ?\{{ ?(\w+) ?\}}", r" \1"),
     (rf"\\(?:{_FONTS}){_END}", ""), (rf"\\(?:mathrm|text(?:bf|it|rm|sf|tt|normal|up|md|sc)|[mh]box|operatorname\*?|emph){_END}", r"\\text"),
     (r"\\text ?\{\s*(?:\\\(|\$)(.*)(?:\\\)|\$)\s*\}", r"\1"), (r"\\text ([a-zA-Z])(?![a-zA-Z])", r"\\text{\1}"),
-    (r"\\text ?\{([^{}a-zA-Z]*)\}", r"\1"), (r"^\\text ?\{ ?(-?[\d.,/]+)([^{}\d]*)\}$", r"\1\\text{\2}"),
+    (r"\\text ?\{([^{}a-zA-Z]*)\}", r"\1"), (r"^\\text ?\{ ?(-?[\d.,/]+)([^{}\d]*)\}$", r"\1\\text{\2}"), (r"^\\text ?\{([^{}]*=[^{}]*)\}$", r"\1"),
     # signs and names
     (r"\\[()]|\\\[|\\\]|\*\*(?!\w)|^\*\*|(?<!\\)\$(?!\s*-?\d[^$]*$)|(?<!\\)\$(?=[^$]*\$)", ""),
     (rf"(\\?\$|[€£¥₹]|Rs\.?) ?({_AMOUNT})", lambda m: f"{m[2]} {_MONEY[m[1]]}"), (r"\\?\$|[€£¥₹]", ""),
@@ -112,7 +80,8 @@ _RULES = [(re.compile(pattern), replacement) for pattern, replacement in [
     (r"\.(\d*)\\(?:overline|bar|dot|overline) ?(?:\{(\d+)\}|(\d))(?:(\d*)\\dot ?(?:\{(\d)\}|(\d)))?",
      lambda m: f".{m[1]}\\overline{{{''.join(part or '' for part in m.groups()[1:])}}}"),
     (r"(?<=\d)\.(\d*)\((\d+)\)$", r".\1\\overline{\2}"), (r"(?<=\d)\.(\d*?)(\d+?)\2{2,}(?:\.\.\.|\\[lc]?dots ?)$", r".\1\\overline{\2}"),
-]]  # fmt: skip
+]]
+# fmt: on
 
 
 @lru_cache(maxsize=4096)  # the completions of a group share a gold answer
@@ -173,107 +142,3 @@ def split(text: str, separator: str) -> list[str]:
     """Return the parts between separators that stand outside of all brackets."""
     cuts = [token.span() for token, depth in walk(text) if depth == 0 and token[0] == separator]
     return [text[a:b].strip() for (_, a), (b, _) in zip([(0, 0), *cuts], [*cuts, (len(text), 0)], strict=True)]
-
-
-# ----------------------------------------------------------------------------------------------------------------- units
-_UNIT_NAMES = (
-    "mm,millimeter,millimetre cm,centimeter,centimetre m,meter,metre km,kilometer,kilometre in,inch,inches ft,foot,feet yd,yard mi,mile "
-    "mg,milligram g,gram,gramme kg,kilogram ton,tonne lb,pound oz,ounce ml,mL,milliliter,millilitre l,L,liter,litre gal,gallon s,sec,second "
-    "ms,millisecond min,minute h,hr,hour day week month year decade century,centuries Hz,hertz kHz MHz N,newton J,joule kN kJ cal,calorie kcal eV keV MeV "
-    "W,watt kW,kilowatt MW Pa,pascal kPa atm bar K,kelvin mol,mole V,volt A,amp,ampere F,farad C,coulomb T,tesla Wb,weber AA,angstrom Omega,ohm "
-    "rad,radian degree,deg percent dollar,usd,USD cent gbp euro yen rupee mph kph,kmh am,AM pm,PM Msun Lsun Rsun erg G,gauss mM pc,parsec ly amu "
-    "unit acre hectare nm,nanometer micrometer,micron mJ mA mV kV mW GHz dB ppm rpm dyne lumen bit byte MB GB quart pint cup teaspoon tablespoon"
-)
-UNITS = {name: entry.split(",")[0] for entry in _UNIT_NAMES.split() for name in entry.split(",")}
-# what is counted or said beside a unit; "in" is an inch only where it comes first
-_IDLE = {
-    "way",
-    "point",
-    "path",
-    "time",
-    "person",
-    "people",
-    "men",
-    "women",
-    "children",
-    "fish",
-    "sheep",
-    "item",
-    "step",
-    "total",
-    "left",
-    "remaining",
-    "long",
-    "tall",
-    "old",
-    "high",
-    "wide",
-    "deep",
-    "away",
-    "altogether",
-    "of",
-    "the",
-    "a",
-    "an",
-    "each",
-    "every",
-}
-_MULTIPLIERS = {
-    "hundred": 10**2,
-    "thousand": 10**3,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-    "dozen": 12,
-}
-_POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
-# plurals that change a number; any other says what is counted
-_CHANGING = re.compile(
-    r"\w*(?:halves|thirds|quarters|ths|illions|illiards|hundreds|thousands|dozens|scores|lakhs|crores|myriads|minus|plus|less|gross|times|repeats"
-    r"|tens|ones|twos|threes|fours|fives|sixes|sevens|eights|nines|squares|cubes|roots|powers|factorials|inverses|reciprocals|negatives|modulus)"
-)
-_UNIT_RULES = [(re.compile(pattern), replacement) for pattern, replacement in [
-    (r"\\text ?\{((?:[^{}]|\{[^{}]*\})*)\}", r" \1 "), (r"\\frac ?\{([^{}]*)\} ?\{([^{}]*)\}", r"\1/\2"), (r"\\?%|\bper ?cent\b", " percent "), (r"\^ ?\\circ", " degree "),
-    (r"\\cdot|\\times|[ .()*]", " "), (r"\\mu *", " micro"), (r"_\{? ?\\odot ?\}?", "sun"), (r"\\(?=Omega|AA)", ""), (r"\^ ?\{? ?(-?\d) ?\}?", r"^\1"),
-    (r"(?<=\bof) +(?:the|an?|each|every) +(?!hundred|thousand|[mbtr]+illion|dozen|half)[a-z]+(?=\W*$)", " "),
-]]  # fmt: skip
-
-
-def unit(text: str, letters: str = "") -> tuple[int, dict[str, int]] | None:
-    """Read what stands beside a number: its multiplier and its units with their powers; None if a word may change the number.
-
-    Args:
-        text: ``\\text{ cm}^2``, ``km/h``, ``million dollars``, ``apples``.
-        letters: these may stand alone for a unit, as all do in ``\\text``.
-    """
-    if not text:
-        return 1, {}
-    if (alone := re.match(r" ?([a-zA-Z])(?![a-zA-Z_])", text)) and alone[1] not in letters:
-        return None
-    for pattern, replacement in _UNIT_RULES:
-        text = pattern.sub(replacement, text)
-    words = re.findall(r"[a-zA-Z]+|\^-?\d|[^ ]", text)
-    factor, found, last, sign, power = 1, {}, None, 1, 1
-    for i, word in enumerate(words):
-        if word[0] == "^" and len(word) > 1 and last or word in ("squared", "cubed") and last:
-            found[last] *= _POWERS.get(word) or int(word[1:])
-        elif word in ("/", "per"):
-            sign = -1
-        elif word in _POWERS and not word.endswith("ed"):
-            power = _POWERS[word]
-        elif word in _MULTIPLIERS and not found:
-            factor *= _MULTIPLIERS[word]
-        elif (name := _unit_name(word)) and not (word == "in" and i):
-            last, found[name], sign, power = name, sign * power, 1, 1
-        elif not (word in _IDLE or word == "in" or re.fullmatch(r"[a-z]{3,}s", word) and not _CHANGING.fullmatch(word)):
-            return None
-    found.pop("unit", None)
-    return factor, found
-
-
-def _unit_name(word: str) -> str | None:
-    """Return a unit's short name; of symbols small and large letters differ."""
-    if word.startswith("micro") and word not in UNITS:
-        return (name := _unit_name(word[5:])) and f"micro{name}"
-    readings = [word, word.lower(), word.lower().removesuffix("s")] if len(word) > 2 else [word]
-    return next((UNITS[reading] for reading in readings if reading in UNITS), None)

@@ -200,8 +200,10 @@ def points(a, b) -> list[dict]:
     from sympy import Rational, ceiling, floor
 
     symbols = sorted(a.free_symbols | b.free_symbols, key=str)
-    scales = (1, 7, -3) if symbols else (1,)
-    found = [{x: Rational(scale * (113 + 31 * k), 97) for k, x in enumerate(symbols)} for scale in scales]
+    scales = (1, 7, -3) if symbols else (1,)  # on no line through the origin, where y = 2x and x = 2y are proportional
+    found = [
+        {x: Rational(113 * s + (17 * s * s + 36) * k + 5 * k**3, 97) for k, x in enumerate(symbols)} for s in scales
+    ]
     if not symbols or not (a.has(floor, ceiling) or b.has(floor, ceiling)):
         return found
     whole = [{x: n + n * n % 7 * k for k, x in enumerate(symbols)} for n in (*range(1, 13), 97, 360, 1000, 12345)]

@@ -213,9 +213,9 @@ def test_a_formula_is_compared_inside_a_papermill_kernel(tmp_path):
     an event loop.
     """
     cells = [
-        "from mgrpo_lib import rewards",
+        "from mgrpo_lib.verifier import compare, reward as rewards",
         'pairs = [(r"\\sqrt{12}", r"2\\sqrt{3}"), ("(x+1)^2", "x^2+2x+1"), (r"\\sqrt{12}", r"3\\sqrt{2}"), ("(x+1)^2", "x^2+1")]',
-        "print([rewards.same_answer(*pair) for pair in pairs], dict(rewards.failures), rewards.helper.process.poll())",
+        "print([rewards.same_answer(*pair) for pair in pairs], dict(rewards.failures), compare.helper.process.poll())",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     nbformat.write(notebook, tmp_path / "formulas.ipynb")

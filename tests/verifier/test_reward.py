@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgrpo_lib.verifier import compare, reward, symbolic
-from mgrpo_lib.verifier.normalise import normalise, unit
+from mgrpo_lib.verifier.normalise import normalise
+from mgrpo_lib.verifier.quantity import unit
 from mgrpo_lib.verifier.reward import accuracy_reward, check_gold, extract_answer, same_answer
 from tests.verifier import agreement, fuzz
 
