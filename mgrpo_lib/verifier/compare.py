@@ -40,11 +40,8 @@ def _same(answer: str, gold: str) -> bool:
     for reading in (same_quantity, _same_words, _same_choice):
         if (verdict := reading(answer, gold)) is not None:
             return verdict
-    if (
-        (based := re.fullmatch(r"([0-9A-Z]+)_\{(\d+)\}", gold))
-        and "_" not in a
-        and set(based[1]) <= set(_DIGITS[: int(based[2])])
-    ):
+    based = re.fullmatch(r"([0-9A-Z]+)_\{(\d+)\}", gold)
+    if based and "_" not in a and set(based[1]) <= set(_DIGITS[: int(based[2])]):
         return a == based[1]  # the question names the base
     answers, golds = _elements(answer), _elements(gold)
     if len(answers) == len(golds) == 1:
@@ -115,10 +112,8 @@ def _elements(text: str) -> list[str]:
 def _signs(text: str) -> list[str]:
     if not re.search(r"\\pm(?![a-z])", text):
         return [text]
-    return [
-        re.sub(r"\\(pm|mp)(?![a-z]) ?", lambda m, plus=plus: "+" if m[1] == plus else "-", text)
-        for plus in ("pm", "mp")
-    ]
+    signs = re.compile(r"\\(pm|mp)(?![a-z]) ?")
+    return [signs.sub(lambda m, plus=plus: "+" if m[1] == plus else "-", text) for plus in ("pm", "mp")]
 
 
 def _in_order(answers: list[str], golds: list[str]) -> bool:
@@ -151,7 +146,7 @@ def _same_one(answer: str, gold: str) -> bool:
     if len(a) == len(g) == 1:
         return _same_formula(answer, gold)
     a, g = (
-        parts[::-1] if len(parts) == 2 and _is(_NAME, parts[1]) and not _is(_NAME, parts[0]) else parts
+        parts[::-1] if len(parts) == 2 and not _is(_NAME, parts[0]) and _is(_NAME, parts[1]) else parts
         for parts in (a, g)
     )
     if len(g) == 1:  # x = 5, |r - s| = 5, 2 + 3 = 5 or a longer chain; but x^2 = 4 is not 4, nor is 2x = 4
@@ -185,12 +180,8 @@ _HUGE = re.compile(
 _INDEXED = re.compile(
     rf"((?<!\\)[a-zA-Z]|\\(?:{_GREEK})(?![a-zA-Z]))((?: ?_ ?(?:\w|\\[a-z]+|\{{(?:[^{{}}]|\{{[^{{}}]*\}})*\}}))?)('*)"
 )
-_SAFE = {
-    r"\gamma": ("g", "gamma"),
-    r"\Gamma": ("G", "gamma"),
-    "I": ("J", "I"),
-    "E": ("F", "E"),
-}  # math-verify takes them for a function or a constant
+# math-verify takes them for a function or a constant
+_SAFE = {r"\gamma": ("g", "gamma"), r"\Gamma": ("G", "gamma"), "I": ("J", "I"), "E": ("F", "E")}
 
 
 def _same_formula(answer: str, gold: str) -> bool:
@@ -215,31 +206,22 @@ def _without_unit(text: str) -> tuple[str, dict[str, int]]:
     """Return a formula without the unit in ``\\text`` that it ends with; of a constant also without one in words."""
     for start in re.finditer(r" ?\\text ?\{| ?\\?%| ?\^ ?\\circ|(?<=[\d})i]) (?=[a-zA-Z]{2})", text):
         value = re.sub(r" ?(?:\\cdot|\\times|[*/]) ?$", "", text[: start.start()]).strip()
-        if (
-            not value
-            or value[-1] in "_^+-("
-            or "circ" in start[0]
-            and re.search(rf"\\?(?:{_FUNCTIONS})(?![a-z])", value)
-        ):
+        of_a_function = "circ" in start[0] and re.search(rf"\\?(?:{_FUNCTIONS})(?![a-z])", value)
+        if not value or value[-1] in "_^+-(" or of_a_function or (start[0] == " " and not _is(_CONSTANT, value)):
             continue
-        if (start[0] != " " or _is(_CONSTANT, value)) and (beside := unit(text[start.start() :])) and beside[0] == 1:
+        if (beside := unit(text[start.start() :])) and beside[0] == 1:
             return value, beside[1]
     return text, {}
 
 
 def formula(text: str) -> str | None:
     """Return normalised LaTeX as math-verify reads it right; None: not a formula, or one too large to compute."""
-    text = re.sub(
-        r"\\text ?\{ ?([a-zA-Z]) ?\}|(?<=_)\{ ?\\text ?\{ ?(\w+) ?\} ?\}",
-        lambda m: f"{{{m[1] or m[2]}}}" if m[2] else f" {m[1]}",
-        text,
-    )
+    text = re.sub(r"(?<=_)\{ ?\\text ?\{ ?(\w+) ?\} ?\}", r"{\1}", text)
+    text = re.sub(r"\\text ?\{ ?([a-zA-Z]) ?\}", r" \1", text)
     text = _PLAIN.sub(r"\\\1 ", text.replace("**", "^").replace(",", ", "))
     text = re.sub(r"(\d+(?:\.\d+)?) ?\^ ?\\circ ?", r"(\1\\cdot \\pi/180)", text)
     text = re.sub(r"(?<![\d.^_}])(\d+) ?(\\frac ?\{ ?\d+ ?\} ?\{ ?\d+ ?\})", r"(\1+\2)", text)  # a mixed number
-    text = re.sub(
-        r"\^ ?(-? ?(?:\d+|[a-zA-Z]|\\(?:pi|[a-z]+)(?![a-z])))", r"^{\1}", text
-    )  # x^12 means x^{12} to who writes it
+    text = re.sub(r"\^ ?(-? ?(?:\d+|[a-zA-Z]|\\(?:pi|[a-z]+)(?![a-z])))", r"^{\1}", text)  # x^12 is meant as x^{12}
     text = re.sub(r"(\^\{[^{}]*\}) ?(_ ?(?:\w|\{[^{}]*\}))", r"\2\1", text)
     text = _INDEXED.sub(_safe_name, re.sub(r"_ ?(\d+|[a-zA-Z])", r"_{\1}", text))
     text = re.sub(r"([\d)]|\\pi) ?(?=\()", r"\1\\cdot ", text)  # 3(4) is 7 to math-verify
@@ -254,7 +236,6 @@ def _safe_name(found: re.Match) -> str:
     """Return a name with its index and primes as one that math-verify keeps: a letter with an index of letters and digits."""
     name, index, primes = found.groups()
     name, constant = _SAFE.get(name, (name, ""))
-    code = "".join(
-        c if c.isalnum() else f"Z{ord(c)}" for c in re.sub(r"[_{} ]|\\text", "", index) + primes.replace("'", '"')
-    )
+    plain = re.sub(r"[_{} ]|\\text", "", index) + primes.replace("'", '"')
+    code = "".join(c if c.isalnum() else f"Z{ord(c)}" for c in plain)
     return f"{name}_{{{constant}{code}}}" if constant or code else name

@@ -1,7 +1,6 @@
 """Numbers, exact, and the units beside them."""
 
 import re
-import string
 from fractions import Fraction
 
 # fmt: off
@@ -14,6 +13,7 @@ _UNIT_NAMES = (
     "unit acre hectare nm,nanometer micrometer,micron mJ mA mV kV mW GHz dB ppm rpm dyne lumen bit byte MB GB quart pint cup teaspoon tablespoon"
 )
 UNITS = {name: entry.split(",")[0] for entry in _UNIT_NAMES.split() for name in entry.split(",")}
+_LETTERS = "".join(name for name in UNITS if len(name) == 1)
 # said beside a unit; "in" is an inch only where it comes first
 _IDLE = {"total", "left", "remaining", "long", "tall", "old", "high", "wide", "deep", "away", "altogether", "of", "the", "a", "an", "each", "every", "in"}
 _COUNTED = {"way", "point", "path", "time", "person", "people", "men", "women", "children", "fish", "sheep", "item", "step"}  # and most plurals
@@ -87,7 +87,7 @@ _NUMBER = re.compile(
 _LONG_FLOAT = re.compile(r"-?\d+\.\d{10,}", re.ASCII)  # a computed one, right up to rounding
 
 
-def quantity(text: str, letters: str = string.ascii_letters) -> tuple[Fraction | str, dict[str, int]] | None:
+def quantity(text: str, letters: str = _LETTERS) -> tuple[Fraction | str, dict[str, int]] | None:
     """Read a number and what stands beside it: its value (of a time of day its text), and its units; None: it is no number.
 
     Args:

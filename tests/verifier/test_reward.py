@@ -83,7 +83,7 @@ def test_one_notation(text, normal):
         (r"\text{ m s^{-1}}", (1, {"m": 1, "s": -1})),
         (" million dollars", (10**6, {"dollar": 1})),
         (" meters squared", (1, {"m": 2})),
-        (" apples in total", (1, {})),
+        (" apples in total", (1, {"apple": 1})),
         (r"\text{ of the cake}", (1, {})),
         (" t", None),
         (" squared", None),
