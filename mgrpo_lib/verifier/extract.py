@@ -11,7 +11,8 @@ _BETWEEN_BOXES = re.compile(rf"[\s$]*(?:,|;|and|or|,\s*and|,\s*or)[\s$]*{_NAMED}
 _BEFORE_BOX = re.compile(rf"(?<![\w\\]){_NAMED}\Z")
 # in a sentence, or as a heading of what is no sentence
 _CUE = re.compile(
-    r"answer\**(?:\s+is|\s*[:=])|^[#* ]*(?:final )?answer[* ]*\n+(?=[-*\\$\d(]|[A-Z]\W*$)", re.IGNORECASE | re.MULTILINE
+    r"(?:answer|(?:correct|right) (?:option|choice))\**(?:\s+is|\s*[:=])|^[#* ]*(?:final )?answer[* ]*\n+(?=[-*\\$\d(]|[A-Z]\W*$)",
+    re.IGNORECASE | re.MULTILINE,
 )
 # GSM8K's mark, in a line of its own or at the end of one; a number after it says that it heads a step
 _HASHES = re.compile(r"####[ \t]*(\$?-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?)[ \t]*(?:<\|\w+\|>)?$\D*\Z", re.MULTILINE)
@@ -23,9 +24,15 @@ _CURRENCY = re.compile(r"\$(?=\d[\d,]*(?:\.\d+)?(?:\s+[a-zA-Z]|[.,;]?(?:\s|$)))"
 # where an answer in words begins to be explained
 _ASIDE = re.compile(r",?\s(?:because|since)\s|,\s(?:not|rather)\s|\s\((?=[^()\\$]*[a-z]{4}[^()\\$]*\))")
 _DENIED = re.compile(r"\?$|\b(?:not|no|cannot|unless|if)\b|n't\b", re.IGNORECASE)
+# before an amount: it is not the answer
+_CHANGED = re.compile(
+    r"\b(?:not|no|between|than|half|third|quarter|twice|thrice|double|least|most|minus|negative|times|below|above)\b",
+    re.IGNORECASE,
+)
+_ADVERB = re.compile(r"^(?:therefore|thus|hence|so|then|simply)\b,? *")
 _CALL = re.compile(r"\w\((?:[^()]|\([^()]*\))*\)$")
 _AMOUNT = re.compile(r"(?<![\w.,])(?:(?<![\d)] )-\s?)?\d[\d,]*(?:\.\d+)?(?:/\d+)?\s?%?")
-_MULTIPLIER = re.compile(r"\s(?:hundred|thousand|[mb]illion|trillion|dozen)\b")
+_MULTIPLIER = re.compile(r"\s*(hundred|thousand|[mb]illion|trillion|dozen)\b")
 
 
 def extract_answer(completion: str) -> str | None:
@@ -95,7 +102,7 @@ def _braced(text: str, position: int) -> tuple[str, int] | None:
 
 def _after_cue(text: str) -> str | None:
     """Return what "the answer is" names: formulas, a bold value, an amount, or words."""
-    text = text.lstrip(" *:_\n").replace(r"\$", "")
+    text = _ADVERB.sub("", text.lstrip(" *:_\n").replace(r"\$", ""))
     if shown := _SHOWN.match(text):
         return _short(shown[shown.lastindex].strip())
     sentence = re.split(r"(?<=[.!?])\s|\n", text)[0]
@@ -110,8 +117,10 @@ def _after_cue(text: str) -> str | None:
             joined.append(formula)
         return _short(", ".join(formula[formula.lastindex] for formula in joined))
     sentence = _ASIDE.split(sentence)[0].rpartition("=")[2].strip().removesuffix(".").strip("*\" '")
-    amounts = [_with_multiplier(sentence, amount) for amount in _AMOUNT.finditer(sentence)]
-    return _short(amounts[-1] if amounts and re.match(r"[a-zA-Z]{3}", sentence) else sentence) or None
+    amounts = list(_AMOUNT.finditer(sentence))
+    if amounts and re.match(r"[a-zA-Z]{3}", sentence) and not _CHANGED.search(sentence[: amounts[-1].start()]):
+        return _with_multiplier(sentence, amounts[-1])
+    return _short(sentence) or None
 
 
 def _last_value(completion: str, tail: str) -> str | None:
@@ -142,4 +151,4 @@ def _last_value(completion: str, tail: str) -> str | None:
 def _with_multiplier(text: str, amount: re.Match) -> str:
     """Return an amount with the word that multiplies it: "5 million" is not 5."""
     word = _MULTIPLIER.match(text, amount.end())
-    return amount[0] + (word[0] if word else "")
+    return f"{amount[0].strip()} {word[1]}" if word else amount[0].strip()
