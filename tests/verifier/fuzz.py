@@ -21,8 +21,7 @@ HARD_GOLDS = st.sampled_from(
     [r"\frac{7919\sqrt{13}}{104729}", r"7919x^2-13y", "104729", r"(-7919, \infty)", r"\{7919, 104729\}", "y=7919x+13", "7919+13i", "x > 7919",
      r"[13,7919] \cup (104729,\infty)", "f(x)=7919x^3", r"\begin{pmatrix}7919\\13\end{pmatrix}"]
 )  # fmt: skip
-NUMBERS = st.integers(10, 99_999)
-DIGITS = st.integers(2, 9)
+NUMBERS, DIGITS = st.integers(10, 99_999), st.integers(2, 9)
 WRAPS = st.sampled_from([r"\boxed{%s}", r"so $\boxed{%s}$.", "The answer is %s.", "<answer>%s</answer>", "#### %s"])
 TOKENS = [
     *("\\" + name for name in ("frac", "sqrt", "left(", "right)", "text{", "begin{pmatrix}", "end{pmatrix}", "cup", "pm", "infty", "sin", "log", "pi", "boxed{", "over")),
@@ -71,13 +70,8 @@ def _form(form: str, n: int, d: int, nudge: int) -> tuple[str, str, bool]:
 def _list(golds: list[int], order, change: str) -> tuple[str, str, bool]:
     answers = list(golds)
     order.shuffle(answers)
-    answers = {
-        "": answers,
-        "less": answers[1:],
-        "more": [*answers, 5000],
-        "twice": [*answers, answers[0]],
-        "other": [5000, *answers[1:]],
-    }[change]
+    more, other = [*answers, 5000], [5000, *answers[1:]]
+    answers = {"": answers, "less": answers[1:], "more": more, "twice": [*answers, answers[0]], "other": other}[change]
     return rf"\boxed{{\{{{', '.join(map(str, answers))}\}}}}", ", ".join(map(str, golds)), not change
 
 
@@ -87,28 +81,10 @@ def _identity(pair: tuple[str, str], a: int, b: int, o: int) -> tuple[str, str, 
 
 
 def _look_alike(zero: str, number: int, odd: str) -> str:
-    digits = str(number)
-    return "".join(chr(ord(zero) + int(digit)) for digit in digits) if not odd else digits[0] + odd + digits[1:]
+    return str(number)[0] + odd + str(number)[1:] if odd else "".join(chr(ord(zero) + int(d)) for d in str(number))
 
 
-ODD = st.sampled_from(
-    [
-        "",
-        "\u200b",
-        "\u2060",
-        "\u00ad",
-        "\ufeff",
-        "\u202e",
-        "\u0301",
-        "_",
-        "\x00",
-        "\ud800",
-        "\x08",
-        "\x1b",
-        "\x7f",
-        "。",
-    ]
-)
+ODD = st.sampled_from(["", *"\u200b\u2060\u00ad\ufeff\u202e\u0301_\x00\ud800\x08\x1b\x7f。"])
 NUDGE = st.sampled_from([0, 0, 0, 1, -1, 7])
 FAMILIES = {  # name: (weight, strategy)
     "soup": (20, family(WRAPS, st.lists(st.sampled_from(TOKENS), max_size=60).map("".join), HARD_GOLDS, make=lambda w, t, g: (w.replace("%s", t), g, False))),
