@@ -92,7 +92,12 @@ def serve() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    for pair in (("(x+1)^{2}", r"x^{2}+2x+\frac{2}{2}"), (r"\sin(\sqrt{2})", r"\log_{2}{3}!"), ("x>2", r"(2,\infty)")):
+    for pair in (
+        (r"(x_{1}+1)^{2}\cdot\sqrt{3}", r"|x|+\lfloor\frac{2x}{(2+\pi)}\rfloor"),
+        (r"\sin(\sqrt{2})", r"\log_{2}{3}!"),
+        ("x>2", r"(2,\infty)"),
+        (r"[1,2)\cup(3,4]", r"\begin{matrix}1&2\\3&4\end{matrix}"),
+    ):
         equal(*pair)  # sets up the parser, which takes longer than a pair may
     print("{}", file=replies)
     while True:
