@@ -1,82 +1,68 @@
-"""Equality of two formulas by math-verify, in a process of its own.
+"""Equality of two formulas by math-verify, in a process of its own that a CPU timer ends.
 
-math-verify's own time limit is `signal.alarm`, which fails outside the main thread; without a limit, sympy can compute
-for ever. So formulas are compared by a helper process. It is started with the first formula, and forks a child that
-answers one pair after the other; the system's timer ends the child when a pair's time is over, whatever it computes,
-and the next child is there in milliseconds. That works in any thread, in notebooks, leaves nothing behind, and keeps
-sympy out of the training process. This file is both sides: imported, the client; run, the helper.
+Imported, this file is the client. Run, it is the helper process, which needs no other file of the project. CPU time makes verdicts
+independent of how busy the machine is, and a separate process works in any thread. It is not a multiprocessing pool, which would
+run the user's training script once more.
 """
 
 import atexit
 import json
 import logging
 import os
-import re
 import select
 import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from functools import lru_cache
 
-SECONDS = 0.6  # of a core for all pairs of one comparison, so that a busy machine changes no verdict; a pair takes 0.01 to 0.1
-SECONDS_TO_START = 120.0  # importing sympy on a busy machine; a third of a second on an idle one
-SECONDS_OF_GRACE = 20.0  # of wall-clock more, before a helper that does not even tell of a time-out is given up
-MEMORY = 1 << 30  # bytes of address space of a child, where the system can limit it
-GREEK = (  # letters that stand for a variable
-    "alpha|beta|gamma|delta|epsilon|varepsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|rho|sigma|tau|phi|varphi|chi|psi|omega"
-)
+SECONDS = 0.6  # CPU time of all pairs of one comparison; a pair takes 0.01 to 0.1
+SECONDS_TO_START = 120.0  # importing sympy on a busy machine; half a second on an idle one
+SECONDS_OF_GRACE = 20.0  # more wall-clock time before a silent helper is given up
+LATE = "the formulas took too much CPU time"
+TINY = 1e-100  # what sympy's numbers leave of a true zero
+MEMORY = 1 << 30  # bytes of address space of the helper, where the system can limit it
 
 
-# ----------------------------------------------------------------------------------------------------------- the client
 class Helper:
-    """The helper process, started when needed; one pair at a time, whichever thread asks."""
+    """Own the helper process. It starts with the first pair and answers one pair at a time, whichever thread asks."""
 
     def __init__(self):
-        self.lock, self.process = threading.Lock(), None
+        self._forget()
         atexit.register(self.stop)
         if hasattr(os, "register_at_fork"):  # two processes cannot share one conversation
             os.register_at_fork(after_in_child=self._forget)
 
     def equal(self, answer: str, gold: str, seconds: float = SECONDS) -> tuple[bool, float]:
-        """Whether two formulas in cleaned LaTeX are equal, and the seconds of a core that it took.
+        """Return whether two formulas are equal, and the CPU seconds that took.
 
         Raises:
-            TimeoutError: it took more than these seconds of a core; the helper's start is not among them.
-            RuntimeError: the helper failed, with its error.
+            TimeoutError: it took more CPU time than `seconds`.
+            RuntimeError: the helper failed; the text has its error.
         """
         if seconds <= 0:
             raise TimeoutError("no time left for this pair")
         with self.lock:
             try:
-                self._start()
+                if self.process is None:
+                    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
+                    self.process = subprocess.Popen([sys.executable, "-P", __file__], **pipes)
+                    self._read(SECONDS_TO_START)
                 self.process.stdin.write(json.dumps([seconds, answer, gold]).encode() + b"\n")
                 self.process.stdin.flush()
                 reply = self._read(seconds + SECONDS_OF_GRACE)
             except BaseException:  # an interrupt too: its reply would be taken for the next pair's
                 self.stop()
                 raise
-        if "late" in reply:
-            raise TimeoutError(f"no verdict within {seconds:.2g} s")
+        if reply.get("error") == LATE:
+            raise TimeoutError(LATE)
         if "error" in reply:
             raise RuntimeError(reply["error"])
         return reply["equal"], reply["seconds"]
 
-    def _start(self) -> None:
-        if self.process is not None:
-            return
-        try:
-            command = [sys.executable, "-P", __file__]  # -P: this folder's modules must not hide others' names
-            how = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
-            self.process = subprocess.Popen(command, **how)
-            self._read(SECONDS_TO_START)
-        except BaseException:
-            self.stop()
-            raise
-
     def stop(self) -> None:
+        """End the helper process; the next pair starts another."""
         process, self.process = self.process, None
         if process is not None:
             with suppress(ProcessLookupError):
@@ -85,186 +71,148 @@ class Helper:
 
     def _read(self, seconds: float) -> dict:
         if not select.select([self.process.stdout], [], [], seconds)[0]:
-            raise TimeoutError(f"no verdict within {seconds:g} s")
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the helper process ended with exit status {self.process.wait()}")
-        return json.loads(line)
+            raise TimeoutError(f"the helper process was silent for {seconds:g} s")
+        if line := self.process.stdout.readline():
+            return json.loads(line)
+        raise RuntimeError(f"the helper process ended with exit status {self.process.wait()}")
 
     def _forget(self) -> None:
         self.lock, self.process = threading.Lock(), None
 
 
-# ----------------------------------------------------------------------------------------------------------- the helper
 def serve() -> None:
-    """Keeps a child that answers, until the input ends."""
+    """Keep a child that answers, until the input ends. A timer ends the child; the next one is there in milliseconds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the client first
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # whatever the client did with it
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints is no reply
-    import math_verify  # noqa: F401  now, while the client waits for the start
+    logging.disable(logging.WARNING)  # math-verify warns that its own time limits are off
+    with suppress(ImportError, ValueError, OSError):  # not on every system
+        import resource
 
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limits are off
-    _limit_memory()
-    for pair in ((r"(x+1)^2", r"x^2+2x+\frac{2}{2}"), (r"\sin(\sqrt{2})", "1"), ("x>2", r"(2,\infty)")):
-        equal(*pair)  # what the first pair of a kind sets up, every child has
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    for pair in (
+        (r"(x_{1}+1)^{2}\cdot\sqrt{3}", r"|x|+\lfloor\frac{2x}{(2+\pi)}\rfloor"),
+        (r"\sin(\sqrt{2})", r"\log_{2}{3}!"),
+        ("x>2", r"(2,\infty)"),
+        (r"[1,2)\cup(3,4]", r"\begin{matrix}1&2\\3&4\end{matrix}"),
+    ):
+        equal(*pair)  # sets up the parser, which takes longer than a pair may
     print("{}", file=replies)
     while True:
-        child = os.fork()
-        if child == 0:
+        if (child := os.fork()) == 0:
             try:
-                _answer(replies)
+                answer_pairs(replies)
                 os._exit(0)
             finally:
                 os._exit(1)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status not in (-signal.SIGPROF, -signal.SIGSEGV):  # those two end a child in the middle of a pair only
             sys.exit(status)
-        print(json.dumps({"late": True} if status == -signal.SIGPROF else {"error": "a crash"}), file=replies)
+        print(json.dumps({"error": LATE if status == -signal.SIGPROF else "a crash"}), file=replies)
 
 
-def _answer(replies) -> None:
-    """Answers pairs, one JSON line each. A timer that nobody handles ends a process even within one multiplication."""
+def answer_pairs(replies) -> None:
+    """Answer pairs, one JSON line each. A timer without handler ends the process even within one multiplication."""
     for line in sys.stdin:
         seconds, answer, gold = json.loads(line)
-        signal.setitimer(signal.ITIMER_PROF, seconds)  # of a core
-        start = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
-            reply = {"equal": bool(equal(answer, gold)), "seconds": time.process_time() - start}
+            reply = {"equal": bool(equal(answer, gold))}
         except Exception as error:  # whatever sympy raises is the client's to count
             reply = {"error": f"{type(error).__name__}: {error}"[:200]}
-        signal.setitimer(signal.ITIMER_PROF, 0)  # else there could be two replies
-        print(json.dumps(reply), file=replies)
-
-
-def _limit_memory() -> None:
-    try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    except (ImportError, ValueError, OSError):
-        pass  # not on this system
+        left = signal.setitimer(signal.ITIMER_PROF, 0)[0]
+        print(json.dumps(reply | {"seconds": seconds - left}), file=replies)
 
 
 def equal(answer: str, gold: str) -> bool:
-    """Whether two formulas in cleaned LaTeX have the same value (with variables: the same values at a few points), or
-    are equations that differ by a constant factor; sets and inequalities as math-verify compares them. A formula that
-    cannot be parsed equals nothing.
-    """
+    """Return whether two formulas have equal values, or are one equation up to a factor, or one set, or one matrix."""
     from math_verify import verify
     from sympy import Eq, Expr, Set
 
-    same_variables = variables(answer) == variables(gold)  # as written: math-verify reads N as n
     try:
         answer, gold = parse(answer), parse(gold)
-        if answer is None or gold is None or not (same_variables or isinstance(gold, Set) != isinstance(answer, Set)):
+        if answer is None or gold is None:
+            return False
+        if isinstance(answer, Set) == isinstance(gold, Set) and answer.free_symbols != gold.free_symbols:
             return False
         if isinstance(answer, Expr) and isinstance(gold, Expr):
             return same_values(answer, gold)
         if isinstance(answer, Eq) and isinstance(gold, Eq):
-            return proportional(answer.lhs - answer.rhs, gold.lhs - gold.rhs)
-    except (ArithmeticError, ValueError, AttributeError):
-        return False  # a pole (csc(0) is an AttributeError in sympy), or too many digits: the floor of a huge number
-    # the order matters: an answer is read in the light of the gold, not the other way round
-    return verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True, raise_on_error=True)
-
-
-def variables(latex: str) -> set[str]:
-    """Letters, each one of a product like ``xy``, and Greek letters, but not the constants e, i and pi."""
-    letters = re.findall("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", latex))
-    return {*letters, *re.findall(rf"\\(?:{GREEK})(?![a-zA-Z])", latex)} - {"e", "i"}
+            return same_values(answer.lhs - answer.rhs, gold.lhs - gold.rhs, up_to_a_factor=True)
+        # the order matters: an answer is read in the light of the gold, not the other way round
+        return verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True, raise_on_error=True)
+    except (ArithmeticError, ValueError, AttributeError, TypeError, LookupError, NotImplementedError):
+        return False  # a pole (csc(0) is an AttributeError in sympy), an infinity, a set that sympy cannot solve
 
 
 @lru_cache(maxsize=4096)
 def parse(latex: str):
-    """The sympy object, or None where math-verify does not understand the text.
+    """Return math-verify's sympy object of a formula from `compare.formula`; None where its grammar has no place for it."""
+    from latex2sympy2_extended import latex2sympy
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+    from math_verify.grader import unwrap_fcs
+    from sympy import Basic, E, Float, I, MatrixBase, Rational, Symbol
 
-    The text is always wrapped in a box: bare LaTeX is misread (``3\\sqrt{13}`` as 3). Only the first match counts and
-    there is no fallback, for that would be a number from inside of what was not understood.
-    """
-    from latex2sympy2_extended import NormalizationConfig
-    from math_verify import LatexExtractionConfig, parse
-    from sympy import Basic, Eq, Expr, Float, I, Rational, Symbol
-
-    # cleaning is done before; math-verify's own would take the t of 4t for a unit
-    as_it_is = NormalizationConfig(False, False, False, False, boxed="last")
-    found = parse(
-        rf"\boxed{{{latex}}}",
-        [LatexExtractionConfig(normalization_config=as_it_is)],
-        fallback_mode="no_fallback",
-        extraction_mode="first_match",
-        parsing_timeout=None,
-    )
-    if len(found) != 1 or not isinstance(found[0], Basic):
+    how = ConversionConfig(interpret_as_mixed_fractions=False, lowercase_symbols=False)  # N is not n
+    try:
+        found = latex2sympy(latex, normalization_config=None, conversion_config=how)
+    except Exception:  # its errors have no type of their own
         return None
-    exact = {number: Rational(str(number)) for number in found[0].atoms(Float)}
-    symbols = {s: I for s in found[0].free_symbols if s.name == "i"}
-    if isinstance(found[0], Expr | Eq):  # beside an i letters are read as complex ones, which equal no others
-        symbols = {s: Symbol(s.name) for s in found[0].free_symbols} | symbols
-    return found[0].xreplace(exact | symbols)
+    if not isinstance(found, Basic | MatrixBase):
+        return None
+    found = unwrap_fcs(found)
+    names = {"e": E, "i": I}
+    exact = {number: Rational(str(number)) for number in found.atoms(Float)}
+    return found.xreplace(
+        exact | {symbol: names.get(symbol.name, Symbol(symbol.name)) for symbol in found.atoms(Symbol)}
+    )
 
 
-def same_values(a, b) -> bool:
-    """Whether two expressions have values and agree at every point, relative to their size: math-verify rounds to 6
-    decimals, so that 1/2^99 is 1/2^98 to it, and simplifies first, which takes seconds.
+def same_values(a, b, up_to_a_factor: bool = False) -> bool:
+    """Return whether two expressions have values and agree at every point, relative to their size.
+
+    math-verify simplifies, which takes seconds, and rounds to 6 decimals, so that 1/2^99 is 1/2^98 to it.
     """
-    return all(_has_value(a, point) and _has_value(b, point) and _zero(a - b, b, point) for point in _points(a, b))
+    pairs = [(value(a, point), value(b, point)) for point in points(a, b)]
+    if any(x is None or y is None for x, y in pairs):
+        return False
+    if up_to_a_factor:
+        x0, y0 = pairs[0]
+        pairs = [(x * y0, y * x0) for x, y in pairs[1:]]
+        if not (x0 and y0 and pairs):
+            return False
+    return all(abs(x - y) <= abs(y) / 10**24 or (x * y == 0 and abs(x - y) < TINY) for x, y in pairs)
 
 
-def proportional(a, b) -> bool:
-    """Whether a is a constant multiple of b: then a = 0 and b = 0 are one equation."""
-    first, *others = _points(a, b)
-    a0, b0 = a.subs(first), b.subs(first)
-    zero = any(_zero(e, 1, first) for e in (a, b))
-    return not zero and all(_has_value(a, point) and _zero(a * b0 - b * a0, a * b0, point) for point in others)
+def value(expression, point: dict):
+    """Return an expression's value at a point; None if it has none, or if more digits give another: 1/(1 - 1) is noise."""
+    from sympy import sympify
+
+    found = sympify(expression).subs(point).doit()
+    fewer, more = (found.evalf(digits, maxn=200) for digits in (30, 45))
+    real, imaginary = more.as_real_imag()
+    if not all((part.is_Float or part.is_Rational) and part.is_finite for part in (real, imaginary)):
+        return None
+    return more if abs(fewer - more) <= abs(more) / 10**24 + TINY else None
 
 
-def _points(a, b) -> list[dict]:
-    """Points of either sign; one, the empty one, for two constants. Rounded terms are compared at whole numbers, too: an off-by-one
-    shows nowhere else; where all variables are called as whole numbers are, there alone: the ceiling of n/2 is the floor of (n+1)/2.
+def points(a, b) -> list[dict]:
+    """Return points of either sign, or the empty one for constants. Rounded terms are also compared at whole numbers, where an
+    off-by-one shows, and only there if all variables are named i to n.
     """
     from sympy import Rational, ceiling, floor
 
     symbols = sorted(a.free_symbols | b.free_symbols, key=str)
-    scales = (1, 7, -3) if symbols else (1,)
-    points = [{x: Rational(scale * (113 + 31 * k), 97) for k, x in enumerate(symbols)} for scale in scales]
+    scales = (1, 7, -3) if symbols else (1,)  # on no line through the origin, where y = 2x and x = 2y are proportional
+    found = [
+        {x: Rational(113 * s + (17 * s * s + 36) * k + 5 * k**3, 97) for k, x in enumerate(symbols)} for s in scales
+    ]
     if not symbols or not (a.has(floor, ceiling) or b.has(floor, ceiling)):
-        return points
+        return found
     whole = [{x: n + n * n % 7 * k for k, x in enumerate(symbols)} for n in (*range(1, 13), 97, 360, 1000, 12345)]
-    return whole if {x.name for x in symbols} <= set("ijklmn") else whole + points
-
-
-def _zero(difference, size, point: dict) -> bool:
-    """Whether the difference of two terms of this size is zero at a point; of a true zero far less is left."""
-    from sympy import Rational
-
-    difference, size = _size(difference, point), _size(size, point)
-    if difference is None or size is None:
-        return False
-    return bool(difference <= Rational(1, 10**20) * size or (size == 0 and difference <= Rational(1, 10**100)))
-
-
-def _has_value(expression, point: dict) -> bool:
-    """Whether more digits give the same value; what sympy computes for 1/(1 - 1) is noise, and anything to a tolerance
-    relative to it.
-    """
-    from sympy import Rational
-
-    fewer, more = (_size(expression, point, digits) for digits in (20, 30))
-    tiny = Rational(1, 10**100)  # what is left of a zero
-    return fewer is not None and more is not None and bool(abs(fewer - more) <= Rational(1, 10**15) * fewer + tiny)
-
-
-def _size(expression, point: dict, digits: int = 20):
-    """The absolute value at a point: sympy computes so many right digits, with up to 200 digits in between. None
-    without a finite one: 1/0, an unknown function. The value comes first and its sign is
-    taken off then, for what sympy computes for Abs of a pole is below zero.
-    """
-    from sympy import sympify
-
-    size = abs(sympify(expression).subs(point).evalf(digits, maxn=200)).evalf(digits)
-    return size if (size.is_Float or size.is_Rational) and size.is_finite else None
+    return whole if {x.name for x in symbols} <= set("ijklmn") else whole + found
 
 
 if __name__ == "__main__":

@@ -1,26 +1,23 @@
 """Agreement of the verifier with labelled completions, and what is known to be wrong with their labels: `make agreement`.
 
-    python tests/verifier/agreement.py FILE.jsonl[.gz] [--table docs/verifier.md]
+    python -m tests.verifier.agreement [FILE.jsonl[.gz]] [--table docs/verifier.md]
 
-The file holds rows of ``gold, completion, label`` and perhaps ``benchmark``. Printed are the agreement, overall and per
-benchmark, every disagreement and the completions a second, by `python -m mgrpo_lib.verifier.reward`; then the same once more without
-the rows whose labels are known to be wrong. The table has the numbers and the reasons, but no text of a benchmark.
+The file holds rows of ``gold, completion, label`` and perhaps ``benchmark``. Printed are the agreement, overall and per benchmark,
+and every disagreement. The table has the numbers and the reasons, but no text of a benchmark.
 """
 
 import argparse
 import gzip
 import hashlib
 import json
-import re
-import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgrpo_lib.experiment.settings import ROOT
-from mgrpo_lib.verifier import reward as rewards
+from mgrpo_lib.verifier import reward
 
-GRADED = ROOT.parent / "shared" / "data" / "graded_outputs" / "graded.jsonl.gz"
+GRADED = Path(__file__).resolve().parents[3] / "shared" / "data" / "graded_outputs" / "graded.jsonl.gz"
 # labels that are wrong, by the first 12 digits of the completion's SHA-256
 WRONG_LABELS = {
     "002ef8bc1123": 'labelled wrong, but it states the gold word in plain text, after "the final answer is"',
@@ -32,6 +29,25 @@ WRONG_LABELS = {
     ),
     "c52ceb3f8cbf": "labelled wrong, but the trigonometric sum in its box has exactly the gold number's value, if not its form",
 }
+HEAD = """# The verifier beside labelled completions
+
+Written by `make agreement`. {rows:,} completions of language models, each labelled right or wrong by its publisher, are judged by
+`mgrpo_lib.verifier`. The file is no part of the project. A row is named by the first digits of its completion's SHA-256.
+
+With all labels {all} agree; without the rows whose labels are wrong (below), {kept}. Comparisons without a verdict: {failures}.
+
+| benchmark | agree, all rows | agree, without wrong labels |
+| --- | --- | --- |
+{benchmarks}
+
+## Disagreements
+
+Only rows in which label and verdict differ were read. A wrong label that the verifier shares is not among them.
+
+| row | benchmark | the verifier says | why the label is wrong, if it is |
+| --- | --- | --- | --- |
+{disagreements}
+"""
 
 
 @dataclass
@@ -41,14 +57,11 @@ class Row:
     label: bool
     verdict: bool
     box: bool  # whether the completion has one
+    what: str  # answer and gold, for the screen alone
 
     @property
     def agrees(self) -> bool:
         return self.label == self.verdict
-
-    @property
-    def what(self) -> str:
-        return f"the verifier says {'right' if self.verdict else 'wrong'}, {'a box' if self.box else 'no box'}"
 
 
 def load(path: Path) -> list[dict]:
@@ -57,18 +70,20 @@ def load(path: Path) -> list[dict]:
 
 
 def judge(rows: list[dict]) -> list[Row]:
-    """The rows without their texts, with the verifier's verdicts."""
-    verdicts = rewards.accuracy_reward([row["completion"] for row in rows], [row["gold"] for row in rows])
-    return [
-        Row(
-            digest(row), row.get("benchmark", "all"), bool(row["label"]), verdict == 1.0, r"\boxed" in row["completion"]
+    """Give each labelled completion the verifier's verdict."""
+    judged = []
+    for row, verdict in zip(
+        rows, reward.accuracy_reward(*([r[key] for r in rows] for key in ("completion", "gold"))), strict=True
+    ):
+        text = row["completion"]
+        digest, what = (
+            hashlib.sha256(text.encode()).hexdigest()[:12],
+            f"{reward.extract_answer(text)!r} to {row['gold']!r}",
         )
-        for row, verdict in zip(rows, verdicts, strict=True)
-    ]
-
-
-def digest(row: dict) -> str:
-    return hashlib.sha256(row["completion"].encode()).hexdigest()[:12]
+        judged.append(
+            Row(digest, row.get("benchmark", "all"), bool(row["label"]), verdict == 1.0, r"\boxed" in text, what)
+        )
+    return judged
 
 
 def share(rows: list[Row]) -> str:
@@ -76,53 +91,28 @@ def share(rows: list[Row]) -> str:
     return f"{right} of {len(rows)} ({right / max(1, len(rows)):.3%})"
 
 
-def table(rows: list[Row], report: str) -> str:
-    kept = [row for row in rows if row.digest not in WRONG_LABELS]
-    names = sorted({row.benchmark for row in rows})
-    wrong = [row for row in rows if not row.agrees]
-    speed = re.search(r"(\d+) completions a second; (without a verdict: .*)", report)
-    lines = [
-        "# The verifier beside labelled completions",
-        "",
-        f"Written by `make agreement` (`tests/verifier/agreement.py`): {len(rows):,} completions of language models with gold answers, "
-        "each labelled right or wrong by its publisher, judged by `mgrpo_lib.verifier.reward`. The file is no part of "
-        "the project; rows are named by the first digits of the completion's SHA-256.",
-        "",
-        f"With all labels as they are {share(rows)} agree; without the rows whose labels are wrong (below), {share(kept)}. "
-        f"{speed[1]} completions a second on one core; {speed[2]}.",
-        "",
-        "| benchmark | agree, all rows | agree, without wrong labels |",
-        "| --- | --- | --- |",
-        *(
-            f"| {name} | {share([row for row in rows if row.benchmark == name])} "
-            f"| {share([row for row in kept if row.benchmark == name])} |"
-            for name in names
-        ),
-        f"| all | {share(rows)} | {share(kept)} |",
-        "",
-        "## Labels that are wrong",
-        "",
-        "Only rows in which label and verdict differ were read, so a wrong label that the verifier shares is not among them, and "
-        "the share without these rows is the most favourable one.",
-        "",
-        "| row | benchmark | why the label is wrong |",
-        "| --- | --- | --- |",
-        *(
-            f"| `{row.digest}` | {row.benchmark} | {WRONG_LABELS[row.digest]} |"
-            for row in rows
-            if row.digest in WRONG_LABELS
-        ),
-        "",
-        "## All disagreements",
-        "",
-        "| row | benchmark | what | label known to be wrong |",
-        "| --- | --- | --- | --- |",
-        *(
-            f"| `{row.digest}` | {row.benchmark} | {row.what} | {'yes' if row.digest in WRONG_LABELS else 'no'} |"
-            for row in wrong
-        ),
+def sound(rows: list[Row]) -> list[Row]:
+    """Return the rows whose labels are not known to be wrong."""
+    return [row for row in rows if row.digest not in WRONG_LABELS]
+
+
+def table(rows: list[Row]) -> str:
+    """Return docs/verifier.md."""
+    groups = [[row for row in rows if row.benchmark == name] for name in sorted({row.benchmark for row in rows})]
+    benchmarks = [f"| {group[0].benchmark} | {share(group)} | {share(sound(group))} |" for group in groups]
+    disagreements = [
+        f"| `{row.digest}` | {row.benchmark} | {'right' if row.verdict else 'wrong'}, {'a box' if row.box else 'no box'} | {WRONG_LABELS.get(row.digest, '')} |"
+        for row in rows
+        if not row.agrees
     ]
-    return "\n".join(lines) + "\n"
+    return HEAD.format(
+        rows=len(rows),
+        all=share(rows),
+        kept=share(sound(rows)),
+        failures=dict(reward.failures) or 0,
+        benchmarks="\n".join(benchmarks),
+        disagreements="\n".join(disagreements),
+    )
 
 
 def main() -> int:
@@ -131,21 +121,30 @@ def main() -> int:
     parser.add_argument("--table", type=Path, help="where the table goes, in Markdown")
     given = parser.parse_args()
     if not given.file.exists():
+        what = "rows of gold, completion, label and perhaps benchmark"
         print(
-            f"there is no file {given.file}; give one with rows of gold, completion, label and perhaps benchmark: "
-            "make agreement DATA=labelled.jsonl[.gz]",
+            f"there is no file {given.file}; give one with {what}: make agreement DATA=labelled.jsonl[.gz]",
             file=sys.stderr,
         )
         return 2
-    call = [sys.executable, "-m", "mgrpo_lib.verifier.reward", str(given.file)]
-    report = subprocess.run(call, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-    print(report, end="")
+    start = time.perf_counter()
     rows = judge(load(given.file))
-    kept = [row for row in rows if row.digest not in WRONG_LABELS]
-    print(f"without {len(rows) - len(kept)} rows whose labels are wrong: {share(kept)} agree")
+    for number, row in enumerate(rows):
+        if not row.agrees:
+            print(
+                f"{'FP' if row.verdict else 'FN'} row {number} ({row.benchmark}, {'box' if row.box else 'no box'}): {row.what}"
+            )
+    for name in sorted({row.benchmark for row in rows}):
+        print(f"{name}: {share([row for row in rows if row.benchmark == name])} agree")
+    print(
+        f"overall: {share(rows)} agree; without {len(rows) - len(sound(rows))} rows whose labels are wrong: {share(sound(rows))}"
+    )
+    print(
+        f"{len(rows) / (time.perf_counter() - start):.0f} completions a second; without a verdict: {dict(reward.failures) or 0}"
+    )
     if given.table:
         given.table.parent.mkdir(exist_ok=True)
-        given.table.write_text(table(rows, report), encoding="utf-8")
+        given.table.write_text(table(rows), encoding="utf-8")
     return 0
 
 
