@@ -143,8 +143,8 @@ def equal(answer: str, gold: str) -> bool:
             return same_values(answer.lhs - answer.rhs, gold.lhs - gold.rhs, up_to_a_factor=True)
         # the order matters: an answer is read in the light of the gold, not the other way round
         return verify(gold, answer, timeout_seconds=None, allow_set_relation_comp=True, raise_on_error=True)
-    except (ArithmeticError, ValueError, AttributeError, TypeError, LookupError, NotImplementedError):
-        return False  # a pole (csc(0) is an AttributeError in sympy), an infinity, a set that sympy cannot solve
+    except (ArithmeticError, ValueError, AttributeError, TypeError, LookupError, NotImplementedError, RecursionError):
+        return False  # a pole (csc(0) is an AttributeError in sympy), an infinity, what sympy cannot compute or solve
 
 
 @lru_cache(maxsize=4096)
