@@ -8,6 +8,7 @@ from mgrpo_lib.experiment.settings import GENERATED, GENERATORS, Config
 from mgrpo_lib.tasks.benchmarks import SETS, read_benchmark
 from mgrpo_lib.tasks.decontamination import clean, draw
 from mgrpo_lib.tasks.files import load_file
+from mgrpo_lib.verifier.reward import check_gold, extract_answer
 
 
 def training_problems(cfg: Config) -> list[dict]:
@@ -51,8 +52,25 @@ def test_problems(cfg: Config, benchmark: str) -> list[dict]:
 
 
 def whole_set(cfg: Config, name: str, split: str) -> list[dict]:
-    """Return every row of a real benchmark's split, or of the user's file."""
-    return load_file(cfg.files[name]) if name in cfg.files else read_benchmark(name, split, cfg.data_folder)
+    """Return every row of a real benchmark's split, or of the user's file, whose golds are read as completions are.
+
+    Raises:
+        ValueError: a gold of the user's that no completion can equal, with its row and the fix.
+    """
+    if name not in cfg.files:
+        return read_benchmark(name, split, cfg.data_folder)
+    rows, whole_solutions = load_file(cfg.files[name]), 0
+    for number, row in enumerate(rows, 1):
+        if "####" in row["answer"]:  # a whole solution, as GSM8K has them
+            row["answer"] = extract_answer(row["answer"]) or row["answer"]
+            whole_solutions += 1
+        if why := check_gold(row["answer"]):
+            raise ValueError(f"{cfg.files[name].name}, row {number}: the answer {row['answer'][:60]!r} {why}")
+    if whole_solutions:
+        print(
+            f"note: {cfg.files[name].name}: {whole_solutions} answers are whole solutions; what follows #### is the gold"
+        )
+    return rows
 
 
 def clean_training_set(cfg: Config) -> tuple[list[dict], dict[str, int]]:

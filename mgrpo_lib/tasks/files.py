@@ -16,6 +16,9 @@ FILE_KINDS = (".jsonl", ".json", ".csv")  # in any case of letters
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
 class Row(BaseModel):
     """A row of a file: text, none of it empty. Other columns are ignored."""
 
@@ -60,6 +63,11 @@ def _checked(place: str, row: Any) -> dict[str, str]:
     if not isinstance(row, dict):
         raise ValueError(f"{place} is no object with question and answer; write one as {{...}}")
     given = {key: value for key, value in row.items() if value is not None and str(value).strip()}
+    for column in ("question", "answer", "solution"):
+        if found := CONTROL.search(str(given.get(column, ""))):  # JSON reads the command \frac with one backslash so
+            raise ValueError(
+                f"{place}: {column} holds the control character {found[0]!r}; write a backslash twice: \\\\frac"
+            )
     try:
         return Row.model_validate(given).model_dump(exclude_none=True)
     except ValidationError as error:

@@ -208,3 +208,27 @@ def test_a_differing_copy_on_the_hub_has_another_fingerprint(folder):
     names = ["olympiadbench"]
     cfgs = [config(benchmarks=names, data_dir=place) for place in ("", str(folder))]
     assert fingerprints.contents(cfgs[0], "test", names) != fingerprints.contents(cfgs[1], "test", names)
+
+
+@pytest.mark.parametrize(
+    ("gold", "named"),
+    [
+        ("\x0crac{1}{2}", "backslash twice"),
+        ("5\u200b", "ZERO WIDTH SPACE"),
+        ("\uff15", "ASCII"),
+        ("['7']", "its one value"),
+        ("9" * 501, "501 characters"),
+    ],
+)
+def test_a_gold_that_no_completion_can_equal_is_refused_with_its_row(tmp_path, gold, named):
+    rows = [ROW, {"question": "How many?", "answer": gold}]
+    cfg = config(benchmarks=[own(tmp_path / "mine.jsonl", rows)])
+    with pytest.raises(ValueError, match=f"mine.jsonl.*2.*{named}"):
+        data.test_problems(cfg, "mine")
+
+
+def test_of_a_whole_solution_the_final_answer_is_the_gold(tmp_path, capsys):
+    rows = [{"question": "Pears?", "answer": "She has 3+4=<<3+4=7>>7 pears.\n#### 7"}]
+    cfg = config(benchmarks=[own(tmp_path / "mine.jsonl", rows)])
+    assert [row["answer"] for row in data.test_problems(cfg, "mine")] == ["7"]
+    assert "1 answers are whole solutions" in capsys.readouterr().out
