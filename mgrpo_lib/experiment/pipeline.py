@@ -311,7 +311,7 @@ def _reason(job: Job, code: int) -> str:
     if code == 0:
         why = f"it ended without leaving {job.manifest} as these parameters ask for"
     elif "Kernel died before replying" in text:  # it never answered
-        why = "its kernel did not start; `make doctor` starts one and says why not"
+        why = "its kernel ended while it started; `make doctor` starts one and says why. If memory is short, WORKERS=1"
     elif code < 0 or "Kernel died" in text or "DeadKernel" in text:
         why = "its kernel was killed, most often for want of memory; close other programs or use WORKERS=1"
     else:

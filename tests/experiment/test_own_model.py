@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from mgrpo_lib.experiment import fingerprints, store
+from mgrpo_lib.experiment.notebook import arguments
 from mgrpo_lib.experiment.settings import ROOT, ConfigError, load_config
 from mgrpo_lib.method.prompts import SYSTEM_PROMPT
 
@@ -148,8 +149,9 @@ def test_the_real_benchmarks_from_local_files_through_notebook_05(chat_model, tm
     }  # fmt: skip
     for notebook in ("02_base_model", "05_benchmarks"):
         source, executed = ROOT / "notebooks" / f"{notebook}.ipynb", tmp_path / "executed.ipynb"
+        given = arguments(source, settings)
         papermill.execute_notebook(
-            source, executed, settings, cwd=source.parent, progress_bar=False, kernel_name="python3"
+            source, executed, given, cwd=source.parent, progress_bar=False, kernel_name="python3"
         )
     records = store.read_jsonl(tmp_path / "results" / "t4" / "records" / "base.jsonl.gz")
     assert [sum(record["benchmark"] == name for record in records) for name in names] == [3, 3, 3, 3]

@@ -310,7 +310,7 @@ def test_stopped_or_without_its_kernel_it_says_so_and_the_same_command_continues
     kernel.kill()  # as a system short of memory does
     text, _ = process.communicate(timeout=120)
     assert process.returncode == 1 and "Traceback" not in text
-    assert "FAILED  01_data: its kernel was killed" in text and "WORKERS=1" in text
+    assert "FAILED  01_data: its kernel" in text and "WORKERS=1" in text
 
     done = call("reproduce", "--profile", "smoke", "--out", str(copy))
     assert done.returncode == 0 and "done    01_data" in done.stdout, done.stdout + done.stderr
