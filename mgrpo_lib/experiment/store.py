@@ -189,7 +189,7 @@ def no_place(error: OSError, folder: Path) -> str | None:
         why = f"a file could not be written to its end ({error}); {folder} has {free:.3g} GB free: make room"
     # of the files that are read some may be locked too; their errors name the file themselves
     elif error.errno in CLOSED and (file.is_relative_to(output) or output.is_relative_to(file)):
-        why = f"{folder} cannot be written ({error}): mend that"
+        why = f"{folder} cannot be written ({error}): make it writable"
     else:
         return None
     return f"{why}, or {ELSEWHERE}. {KEPT}"

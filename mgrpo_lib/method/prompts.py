@@ -151,9 +151,9 @@ def check_context(context: int, question: int, phrase: int, attempts: int, attem
     between = (attempts - 1) * phrase
     if question + between + attempts * attempt > context:
         fits = (context - question - between) // attempts
-        mend = f"set max_completion_length to {fits} or less, use fewer layers, or " if fits > 0 else ""
+        fix = f"set max_completion_length to {fits} or less, use fewer layers, or " if fits > 0 else ""
         raise ValueError(
             f"the longest question ({question} tokens), {attempts} attempts of max_completion_length={attempt} and the "
-            f"phrases between them ({between}) exceed the model's context of {context} tokens; {mend}leave out the longest "
+            f"phrases between them ({between}) exceed the model's context of {context} tokens; {fix}leave out the longest "
             "questions"
         )
