@@ -147,6 +147,9 @@ def _model(cfg: Config):
         if cfg.dtype == "bfloat16":
             yield "dtype bfloat16: the miniature computes in float32 on the CPU; leave dtype out, or set model"
         return
+    for name in ("base_continued", "probe_steps"):
+        if getattr(cfg, name):
+            yield f"{name} is for the miniature; leave it out, or leave model out"
     if cfg.model_revision and cfg.model_content:
         yield "model_revision is for a hub model, and the model is a folder; leave it out"
     ranks = [run.get("lora_rank", cfg.lora_rank) for run in cfg.arms.values()]

@@ -151,6 +151,12 @@ def experiment_key(cfg: Config) -> str:
     return key_of("experiment", [(run.run_name, evaluation_key(run)) for run in all_runs(cfg)])
 
 
+def dose_key(cfg: Config) -> str:
+    """Key of the comparison of base models: every experiment that goes into it, and the code that computes its numbers."""
+    every = [(base, experiment_key(cfg.of_base(base))) for base in cfg.bases]
+    return key_of("dose", every, NAMES["report"][REPORT_VERSION])
+
+
 def all_runs(cfg: Config) -> list[Config]:
     """Every model of the experiment: the base model, then each arm with each seed."""
     return [cfg.of_arm("base")] + [cfg.of_arm(arm, seed) for arm in cfg.arms for seed in cfg.seeds]

@@ -34,7 +34,8 @@ class Job:
     @property
     def kind(self) -> str:
         """What jobs of about the same duration per model share: an arm's trainings, all evaluations."""
-        return "05" if self.name.startswith("05") else re.sub(r"-seed\d+$", "", self.name)
+        own = self.name.split("/")[-1]  # without the base model's name
+        return "05" if own.startswith("05") else re.sub(r"-seed\d+$", "", own)
 
     def done(self) -> bool:
         if not self.output.exists():
@@ -86,6 +87,8 @@ def list_jobs(cfg: Config, settings: dict[str, Any], workers: int = 1) -> list[J
         workers: notebooks at a time. A seed's evaluation comes after the trainings of the next ``workers - 1`` seeds, so
             that the last ``workers`` evaluations run side by side and no core waits long at the end.
     """
+    if cfg.bases and not cfg.base:
+        return _list_for_each_base(cfg, settings, workers)
 
     def job(
         name: str, notebook: str, manifest: Path | None, fingerprint: str, needs: list[Job], run: Config | None = None
@@ -140,6 +143,33 @@ def list_jobs(cfg: Config, settings: dict[str, Any], workers: int = 1) -> list[J
     summary, key = cfg.results / "summary.json", fingerprints.summary_key(cfg)
     figures = job("06_figures", "06_figures", summary, key, [sets, *evaluations])
     return [*jobs, *waiting, figures, job("00_overview", "00_overview", None, "", [figures])]
+
+
+def _list_for_each_base(cfg: Config, settings: dict[str, Any], workers: int) -> list[Job]:
+    """List the trainings and evaluations from each base model, and the notebook that compares them."""
+    jobs = []
+    for base in cfg.bases:
+        own = list_jobs(cfg.of_base(base), {**settings, "base": base}, workers)
+        jobs += [one for one in own if "02" <= one.notebook[:2] <= "05"]
+        for one in own:
+            one.name = f"{base}/{one.name}"
+    name = "10_when"
+    return [
+        *jobs,
+        Job(
+            name=name,
+            notebook=name,
+            parameters=arguments(
+                NOTEBOOKS / f"{name}.ipynb", {**settings, "profile": cfg.profile, "output_root": str(cfg.output)}
+            ),
+            output=cfg.results / "runs" / f"{name}.ipynb",
+            manifest=cfg.results / "dose.json",
+            fingerprint=fingerprints.dose_key(cfg),
+            settings=cfg.model_dump(mode="json"),
+            progress=cfg.results / "progress" / f"{name}.json",
+            needs=list(jobs),
+        ),
+    ]
 
 
 def check_notebook(path: Path) -> None:

@@ -3,6 +3,7 @@
 `python -m mgrpo_lib reproduce` calls `reproduce`. Nothing here loads torch, except to plan the memory of a language model.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -69,7 +70,9 @@ def reproduce(
     if pending - {"06", "00", "01"}:
         check_model(cfg)
         check_memory(cfg)
-    with store.only_one(cfg.results):
+    with contextlib.ExitStack() as held:
+        for one in (cfg, *map(cfg.of_base, cfg.bases)):
+            held.enter_context(store.only_one(one.results))
         return _reproduce(cfg, jobs, workers or 1)
 
 
@@ -92,7 +95,7 @@ def _reproduce(cfg: Config, jobs: list[Job], workers: int) -> int:
             say(f"{name}: {both['acc_t1']:.1%} right at attempt 1, {both['acc_t2']:.1%} at attempt 2")
         say(f"Everything is there, of the base model alone. Results: {cfg.results}")
         return 0
-    print((cfg.results / "table.md").read_text(encoding="utf-8"))
+    print((cfg.results / ("dose.md" if cfg.bases else "table.md")).read_text(encoding="utf-8"))
     say(f"Everything is there. Results: {cfg.results}\nFigures: {cfg.figures}")
     return 0
 

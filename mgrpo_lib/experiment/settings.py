@@ -58,6 +58,12 @@ class ModelSettings(_Settings):
     base_steps: int = Field(
         0, ge=0, description="miniature only: steps of a base model trained here; 0: the one in the library"
     )
+    base_continued: bool = Field(
+        False, description="miniature only: base_steps go on from the library's base model, not from random weights"
+    )
+    base_fix_rate: float = Field(
+        miniature.P_FIX, ge=0, le=1, description="miniature only: wrong guesses that its training texts fix, a share"
+    )
     base_batch_size: int = Field(64, ge=1, description="miniature only: texts per step")
     base_learning_rate: float = Field(5e-3, gt=0, description="miniature only: peak learning rate, linear decay")
     sft_steps: int = Field(0, ge=0, description="LLM only: supervised steps on worked solutions first; 0: none")
@@ -82,6 +88,9 @@ class AddedTrainSettings(_Settings):
     )
     lora_rank: int = Field(0, ge=0, description="rank of LoRA on all linear layers; 0: all weights are trained")
     lora_alpha: int = Field(32, ge=1, description="LoRA's scale")
+    probe_steps: int = Field(
+        0, ge=0, description="miniature only: steps between two measurements of the fix rate on blanks; 0: none"
+    )
     gradient_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass: less memory, more time"
     )
@@ -143,6 +152,10 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
     arms: dict[str, dict[str, Any]] = Field(
         {}, description="the trained arms: name and the training settings in which it differs"
     )
+    bases: dict[str, dict[str, Any]] = Field(
+        {}, description="base models that the whole experiment is repeated with: name and the model settings that differ"
+    )
+    base: str = Field("", description="which of `bases`; empty: the profile's own settings, or all of them in turn")
     checkpoint_steps: int = Field(
         10, ge=0, description="optimizer steps between checkpoints that an interrupted training resumes from; 0: none"
     )
@@ -171,7 +184,7 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
 
     @property
     def results(self) -> Path:
-        return self.output / "results" / self.profile
+        return self.output / "results" / self.profile / self.base
 
     @property
     def figures(self) -> Path:
@@ -219,6 +232,10 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
         """The same experiment with another arm (and seed)."""
         return load_config(self.profile, **{**self._overrides, "arm": arm, "seed": self.seed if seed is None else seed})
 
+    def of_base(self, base: str) -> "Config":
+        """The same experiment with one of the profile's base models."""
+        return load_config(self.profile, **{**self._overrides, "arm": self.arm, "seed": self.seed, "base": base})
+
     def settings(self, stage: type[_Settings]) -> dict[str, Any]:
         """The settings of one stage, as plain data."""
         return self.model_dump(include=set(stage.model_fields))
@@ -264,8 +281,14 @@ def load_config(profile: str, **overrides: Any) -> Config:
         raise ConfigError(f"unknown arm {arm!r} in profile {profile!r}; {nearest(str(arm), ['base', *arms])}")
     for name, changes in arms.items():
         _check_names(changes, list(TrainSettings.model_fields), f"arm {name}, which may change training settings alone")
+    bases, start = overrides.get("bases", base.get("bases", {})), overrides.get("base", "")
+    if start and start not in bases:
+        raise ConfigError(f"unknown base {start!r} in profile {profile!r}; {nearest(str(start), list(bases))}")
+    for name, changes in bases.items():
+        _check_names(changes, list(ModelSettings.model_fields), f"base {name}, which may change model settings alone")
+    chosen = {**(bases[start] if start else {}), **({} if arm == "base" else arms[arm])}
     try:
-        cfg = Config(**{**base, **({} if arm == "base" else arms[arm]), **overrides, "profile": profile, "arm": arm})
+        cfg = Config(**{**base, **chosen, **overrides, "profile": profile, "arm": arm})
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(e) for e in error.errors())) from None
     cfg = checks.checked(cfg, base.get("model"), overrides.get("model_content"))

@@ -49,7 +49,7 @@ from mgrpo_lib.experiment.store import (
     write_json,
     write_jsonl,
 )
-from mgrpo_lib.experiment.watch import Lines
+from mgrpo_lib.experiment.watch import FixRate, Lines
 from mgrpo_lib.method.alternating import AlternatingTrainer
 from mgrpo_lib.method.checkpoints import last_checkpoint, newest_checkpoint
 from mgrpo_lib.method.config import MGRPOConfig
@@ -172,7 +172,8 @@ def train(cfg: Config, watch: Iterable[TrainerCallback] = ()) -> dict:
         print(f"computing in {compute_dtype(on_cpu(cfg), cfg.dtype)[1]}, in {processes.num_processes} process(es)")
         if checkpoint:
             print(f"{cfg.run_name} goes on from {checkpoint.name}, which an interrupted training left")
-        for callback in (Lines(cfg, trainer.args.max_generated_tokens), *watch):
+        probes = [FixRate(cfg)] if cfg.probe_steps else []
+        for callback in (Lines(cfg, trainer.args.max_generated_tokens), *probes, *watch):
             trainer.add_callback(callback)
     clock = _Clock()
     trainer.add_callback(clock)
@@ -190,6 +191,8 @@ def train(cfg: Config, watch: Iterable[TrainerCallback] = ()) -> dict:
     weights = trainer.accelerator.get_state_dict(trainer.model)
     if processes.is_main_process:
         known = {"key": key, "base_key": base["key"], "seconds": clock.seconds, **trainer.guard.found}
+        if probes:
+            write_jsonl(partial / "fix_rate.jsonl", probes[0].rows)
         _write_run(cfg, trainer, partial, before, weights, known)
     processes.wait_for_everyone()
     return read_json(cfg.run_folder / "run.json")

@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mgrpo_lib.tasks.miniature import LABELS, SHIPPED, WORDS, base_text
+from mgrpo_lib.tasks.miniature import LABELS, P_FIX, SHIPPED, WORDS, base_text
 
 
 def make_tokenizer(phrases: list[str]) -> PreTrainedTokenizerFast:
@@ -66,18 +66,29 @@ def shipped_base(phrases: list[str]) -> tuple[LlamaForCausalLM, PreTrainedTokeni
     return LlamaForCausalLM.from_pretrained(SHIPPED, dtype=torch.float32).eval(), make_tokenizer(phrases)
 
 
-def train_base(steps: int, batch_size: int, learning_rate: float, phrases: list[str], seed: int = 0, on_step=None):
-    """Train the base model on `base_text`, short chains first.
+def train_base(
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    phrases: list[str],
+    seed: int = 0,
+    on_step=None,
+    fix_rate: float = P_FIX,
+    continued: bool = False,
+):
+    """Train a base model on `base_text`: a new one, short chains first, or the shipped one further.
 
     Args:
         learning_rate: peak for embeddings and norms (AdamW), four times that for matrices (Muon); linear decay to 5%.
         on_step: called with (step, steps, loss) after every step.
+        fix_rate: share of wrong guesses that second attempts in the texts fix.
+        continued: start from the shipped model, with chains of every length.
 
     Returns:
         (model, tokenizer), the model in evaluation mode.
     """
-    tokenizer = make_tokenizer(phrases)
-    model = make_base_model(tokenizer, seed)
+    model, tokenizer = shipped_base(phrases)
+    model = model.train() if continued else make_base_model(tokenizer, seed)
     rng = random.Random(f"base/{seed}")
     # Muon for the matrices inside the layers halves the number of steps against AdamW alone
     inside = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
@@ -90,7 +101,7 @@ def train_base(steps: int, batch_size: int, learning_rate: float, phrases: list[
         torch.optim.lr_scheduler.LambdaLR(o, lambda step: min((step + 1) / 30, 1) * (1 - 0.95 * step / steps))
         for o in optimizers
     ]
-    for step, texts in enumerate(base_batches(rng, phrases, steps, batch_size)):
+    for step, texts in enumerate(base_batches(rng, phrases, steps, batch_size, fix_rate, grow=not continued)):
         input_ids, labels = _padded(tokenizer, texts)
         # padding is on the right of causal attention: no mask needed
         loss = model(input_ids=input_ids, labels=labels).loss
@@ -104,15 +115,23 @@ def train_base(steps: int, batch_size: int, learning_rate: float, phrases: list[
     return model.eval(), tokenizer
 
 
-def base_batches(rng: random.Random, phrases: list[str], steps: int, batch_size: int, pool: int = 10):
+def base_batches(
+    rng: random.Random,
+    phrases: list[str],
+    steps: int,
+    batch_size: int,
+    fix_rate: float = P_FIX,
+    grow: bool = True,
+    pool: int = 10,
+):
     """Yield `steps` batches of base text; texts of similar length share a batch.
 
-    Chains grow from 2 to 6 operands over the first 45% of the steps.
+    Chains that `grow` do so from 2 to 6 operands over the first 45% of the steps.
     """
     for start in range(0, steps, pool):
-        longest = min(6, 2 + int(max(0.0, start / steps - 0.15) / 0.075))
+        longest = min(6, 2 + int(max(0.0, start / steps - 0.15) / 0.075)) if grow else 6
         texts = sorted(
-            (base_text(rng, phrases, longest) for _ in range(pool * batch_size)),
+            (base_text(rng, phrases, longest, fix_rate) for _ in range(pool * batch_size)),
             key=lambda text: len(text[0]) + len(text[1]),
         )
         batches = [

@@ -1,0 +1,99 @@
+"""Preflight: can MGRPO amplify anything in this model? Drafts and corrections of an untrained model, sampled as its
+training would sample them. The paper has no such check.
+
+Of each problem G drafts are sampled at temperature 1, and H corrections of the first draft. The other G - 1 drafts are second
+tries without a draft: the control that a correction has to beat.
+"""
+
+import time
+from typing import Any
+
+import torch
+
+from mgrpo_lib.experiment import data
+from mgrpo_lib.experiment.evaluate import Evaluator
+from mgrpo_lib.experiment.fingerprints import contents, key_of, run_key
+from mgrpo_lib.experiment.progress import say
+from mgrpo_lib.experiment.settings import GENERATED, Config
+from mgrpo_lib.experiment.store import finished, read_records, write_records
+from mgrpo_lib.experiment.versions import CURRENT
+from mgrpo_lib.tasks.benchmarks import TRAINING_SETS
+from mgrpo_lib.tasks.decontamination import draw
+
+
+def manifest_of(cfg: Config, name: str):
+    """Return where the records of a set are."""
+    return cfg.results / "preflight" / f"{cfg.run_name}-{name}.json"
+
+
+def preflight_key(cfg: Config, name: str, count: int) -> str:
+    """Return the fingerprint of a preflight: model, problems, prompt and groups."""
+    how = cfg.num_generations, cfg.num_corrections, cfg.max_completion_length, cfg.phrase_role, cfg.eval_phrase
+    return key_of("preflight", run_key(cfg), how, contents(cfg, _split(name), [name]), name, count, CURRENT.names[1])
+
+
+def _split(name: str) -> str:
+    return "train" if name in TRAINING_SETS else "test"
+
+
+def problems(cfg: Config, name: str, count: int) -> list[dict]:
+    """Return problems of a set to try a model on: validation problems where there are some, never those of a test."""
+    if name in GENERATED:
+        return GENERATED[name].problems(name, "validation", count)
+    if name == cfg.train_data:
+        return data.validation_problems(cfg)[:count]
+    return draw(data.whole_set(cfg, name, _split(name)))[:count]
+
+
+def preflight(cfg: Config, name: str, count: int) -> list[dict]:
+    """Record drafts and corrections of a model on a set, in ``preflight/<run>-<set>.jsonl.gz``.
+
+    Args:
+        name: a set of problems (see `problems`).
+        count: problems at most.
+
+    Returns:
+        A record for each problem: ``id, gold``, for each of G drafts and H corrections ``answer, correct, tokens,
+        truncated`` as lists ``..._1`` and ``..._2``, and of both greedy attempts the same as ``greedy_1``, ``greedy_2``.
+    """
+    manifest, key = manifest_of(cfg, name), preflight_key(cfg, name, count)
+    if finished(manifest, key):
+        return read_records(manifest, key)
+    start, evaluator, rows = time.monotonic(), Evaluator.load(cfg), problems(cfg, name, count)
+    say(f"preflight of {cfg.run_name} on {name}: {len(rows)} problems")
+    torch.manual_seed(int(key, 16) % 2**32)
+    records = sampled(evaluator, rows, cfg.num_generations, cfg.num_corrections)
+    greedy = [evaluator.grade(rows, ids) for ids in evaluator.both_attempts(rows)]
+    for record, *both in zip(records, *greedy, strict=True):
+        record |= {f"greedy_{k}": _facts(grade) for k, grade in enumerate(both, 1)}
+    write_records(manifest, key, records, problems=len(rows), seconds=round(time.monotonic() - start, 1))
+    return records
+
+
+def sampled(evaluator: Evaluator, rows: list[dict], drafts: int, corrections: int) -> list[dict]:
+    """Sample drafts of each problem, and corrections of the first one, at temperature 1.
+
+    Returns:
+        See `preflight`.
+    """
+    prompts = evaluator.questions(rows)
+    first = evaluator.attempt([ids for ids in prompts for _ in range(drafts)], temperature=1.0)
+    shown = evaluator.corrections(prompts, first[::drafts])
+    second = evaluator.attempt([ids for ids in shown for _ in range(corrections)], temperature=1.0)
+    records: list[dict[str, Any]] = [{"id": row["id"], "gold": row["answer"]} for row in rows]
+    for k, (completions, each) in enumerate([(first, drafts), (second, corrections)], 1):
+        grades = evaluator.grade([row for row in rows for _ in range(each)], completions)
+        for i, record in enumerate(records):
+            own = [_facts(grade) for grade in grades[i * each : (i + 1) * each]]
+            record |= {f"{field}_{k}": [facts[field] for facts in own] for field in own[0]}
+    return records
+
+
+def _facts(grade: dict) -> dict:
+    return {field: grade[field] for field in ("answer", "correct", "tokens", "truncated")}
+
+
+def fix_rate(records: list[dict]) -> float:
+    """Return the share of corrections of wrong first drafts that are right; NaN if no draft is wrong."""
+    fixed = [right for record in records if not record["correct_1"][0] for right in record["correct_2"]]
+    return sum(fixed) / len(fixed) if fixed else float("nan")
