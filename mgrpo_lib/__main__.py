@@ -14,6 +14,7 @@ def main() -> int:
     commands = {
         "reproduce": "run what is missing of an experiment",
         "figures": "redraw its tables and figures",
+        "preflight": "sample drafts and corrections of the untrained model: is there anything to amplify?",
         "plan": "estimate whether it fits this machine's GPU, its tokens and hours",
         "doctor": "check what this machine can run, and how to fix what it cannot (takes --out alone)",
     }
@@ -24,6 +25,8 @@ def main() -> int:
     parser.add_argument("--seeds", default="", help="training seeds, such as 0,1,2")
     parser.add_argument("--model", default="", help="a model's folder or hub id; default: the profile's")
     parser.add_argument("--set", nargs="*", default=[], help="settings, such as learning_rate=2e-4 max_steps=50")
+    parser.add_argument("--data", default="", help="preflight: set or file of problems; default: the training set")
+    parser.add_argument("--problems", type=int, default=64, help="preflight: problems at most")
     parser.add_argument("--workers", type=int, help="notebooks at a time; default: one per core")
     given = parser.parse_args()
     if given.command == "doctor":
@@ -52,6 +55,8 @@ def run(given: argparse.Namespace) -> int:
     settings = parse_assignments(given.set) | ({"model": given.model} if given.model else {})
     if given.command == "reproduce":
         return pipeline.reproduce(given.profile, settings, given.seeds, given.out, given.workers)
+    if given.command == "preflight":
+        return preflight(given, settings)
     cfg = pipeline.configuration(given.profile, settings, given.seeds, given.out)
     if given.command == "figures":
         if not cfg.arms:
@@ -60,6 +65,25 @@ def run(given: argparse.Namespace) -> int:
     from mgrpo_lib.experiment import machine, plan  # counts parameters, with torch
 
     print(plan.report(cfg, machine.gpus()))
+    return 0
+
+
+def preflight(given: argparse.Namespace, settings: dict) -> int:
+    """Sample an untrained model, and write and print what it can do."""
+    from mgrpo_lib.experiment import machine, pipeline, plan, store
+
+    data = {"train_data": given.data, "benchmarks": [given.data]} if given.data else {}
+    cfg = pipeline.configuration(given.profile, settings | data, out=given.out)
+    name = next(iter(cfg.files), given.data) or ("blanks" if cfg.model == "miniature" else cfg.train_data)
+    pipeline.check_data(cfg)
+    from mgrpo_lib.experiment import base, preflight
+    from mgrpo_lib.report import preflight as report
+
+    with store.only_one(cfg.results):
+        base.train_base(cfg)
+        records = preflight.preflight(cfg, name, given.problems)
+        page = report.write(cfg, name, records, plan.report(cfg, machine.gpus()).splitlines()[0])
+    print(page.read_text(encoding="utf-8"), page, sep="\n")
     return 0
 
 

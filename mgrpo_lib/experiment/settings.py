@@ -153,7 +153,8 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
         {}, description="the trained arms: name and the training settings in which it differs"
     )
     bases: dict[str, dict[str, Any]] = Field(
-        {}, description="base models that the whole experiment is repeated with: name and the model settings that differ"
+        {},
+        description="base models that the whole experiment is repeated with: name and the model settings that differ",
     )
     base: str = Field("", description="which of `bases`; empty: the profile's own settings, or all of them in turn")
     checkpoint_steps: int = Field(

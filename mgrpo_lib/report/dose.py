@@ -15,13 +15,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
-from scipy.stats import binom
 
 from mgrpo_lib.experiment import fingerprints, store
 from mgrpo_lib.experiment.settings import Config
 from mgrpo_lib.report import style, tables
 from mgrpo_lib.report.records import Records
-from mgrpo_lib.report.statistics import accuracy_interval, estimate, holm
+from mgrpo_lib.report.statistics import estimate, holm, rate_interval
 from mgrpo_lib.report.verdicts import ALPHA, SMALLEST_EFFECT
 
 SET = "blanks"
@@ -36,9 +35,9 @@ def push(p: np.ndarray, group: int) -> np.ndarray:
     >>> push(np.array([0.0, 0.5]), 2).tolist()  # half of the pairs differ, each pushes by 1/2
     [0.0, 0.25]
     """
-    k = np.arange(group + 1)
-    weights = binom.pmf(k, group, np.asarray(p, dtype=float)[..., None])
-    return (weights * np.sqrt(k * (group - k))).sum(-1) / group
+    p = np.asarray(p, dtype=float)
+    each = [math.comb(group, k) * p**k * (1 - p) ** (group - k) * math.sqrt(k * (group - k)) for k in range(1, group)]
+    return sum(each) / group
 
 
 def curve(dose: float, rate: float, steps: int, group: int) -> np.ndarray:
@@ -52,8 +51,8 @@ def curve(dose: float, rate: float, steps: int, group: int) -> np.ndarray:
     logit = math.log(dose / (1 - dose))
     rates = [dose]
     for _ in range(steps):
-        for _ in range(4):  # quarter steps: the solution is smooth
-            logit += rate / 4 * float(push(np.array(1 / (1 + math.exp(-logit))), group))
+        for _ in range(2):  # half steps: the solution is smooth
+            logit += rate / 2 * float(push(1 / (1 + math.exp(-logit)), group))
         rates.append(1 / (1 + math.exp(-logit)))
     return np.array(rates)
 
@@ -97,9 +96,11 @@ def summarise(cfg: Config) -> dict[str, Any]:
         for row in rows:
             row[arm] |= {"p_holm": adjusted[row["base"]], "verdict": _verdict(row[arm], adjusted[row["base"]])}
     longest = list(BUDGETS)[-1]
-    doses = [row["dose"] for row in rows for _ in cfg.seeds if row["dose"] > 0]
-    paths = [path for row in rows if row["dose"] > 0 for path in row[longest]["fix_rates"]]
-    rate = fitted_rate(doses, paths, cfg.num_corrections)
+    ladder = [
+        row for row in rows if row["dose"] > 0 and cfg.of_base(row["base"]).base_continued
+    ]  # these differ in dose alone
+    doses = [row["dose"] for row in ladder for _ in cfg.seeds]
+    rate = fitted_rate(doses, [path for row in ladder for path in row[longest]["fix_rates"]], cfg.num_corrections)
     for row in rows:
         steps = 100 * row[longest]["steps"]
         rates = curve(row["dose"], rate, steps, cfg.num_corrections) if row["dose"] > 0 else np.zeros(1)
@@ -110,7 +111,7 @@ def summarise(cfg: Config) -> dict[str, Any]:
         "key": fingerprints.dose_key(cfg),
         "params": cfg.model_dump(exclude={"profile", "arm", "seed", "output_root", "data_dir"}),
         "rate": rate,
-        "slope": _slope(rows, longest),
+        "slope": _slope(ladder, longest),
         "rows": rows,
         "environment": store.read_json(manifest)["environment"],
     }
@@ -130,7 +131,7 @@ def _row(cfg: Config) -> dict[str, Any]:
     row = {
         "base": cfg.base,
         "dose": float(np.mean(shares)),
-        "dose_ci": list(accuracy_interval(shares)),
+        "dose_ci": list(rate_interval(shares)),
         "wrong_drafts": len(shares),
         "accuracy": {name: float(records.chain("base", name, "correct_1").mean()) for name in cfg.benchmarks},
     }
@@ -217,7 +218,9 @@ def figure(content: dict) -> plt.Figure:
     for arm, color in colors.items():
         length = max(row[arm]["steps"] for row in rows)
         wrong = 1 - np.mean([row["accuracy"][SET] for row in rows])
-        gain.plot(100 * fine, [100 * wrong * curve(d, rate, length, group)[-1] for d in fine], color=color, ls="--", lw=1)
+        gain.plot(
+            100 * fine, [100 * wrong * curve(d, rate, length, group)[-1] for d in fine], color=color, ls="--", lw=1
+        )
         for row in rows:
             low, high = (100 * abs(row[arm]["gain"] - end) for end in row[arm]["gain_ci"])
             wide = [[100 * (row["dose"] - row["dose_ci"][0])], [100 * (row["dose_ci"][1] - row["dose"])]]
@@ -243,6 +246,9 @@ def figure(content: dict) -> plt.Figure:
     steps.set(xscale="log", yscale="log", xlabel="dose: wrong guesses fixed, %", ylabel="step at which half are fixed")
     steps.set_ylim(top=max(row[long]["steps"] for row in rows) * 1.6)
     handles = [style.key(f"{rows[-1][arm]['steps']} steps", color=color, marker="o") for arm, color in colors.items()]
-    handles += [style.key("theory", color=style.INK, ls="--"), style.key("not within the budget", color=style.INK, marker="^", mfc="none", ls="")]
+    handles += [
+        style.key("theory", color=style.INK, ls="--"),
+        style.key("not within the budget", color=style.INK, marker="^", mfc="none", ls=""),
+    ]
     style.finish(drawn, "Base models that fix more wrong guesses take off earlier. Miniature, blanks", "", handles)
     return drawn

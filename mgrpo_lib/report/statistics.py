@@ -117,6 +117,27 @@ def accuracy_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, f
     return min(float(low), mean), max(float(high), mean)
 
 
+def rate_interval(shares: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval of a mean share of successes per problem, such as a fix rate: Wilson's, as `accuracy_interval`.
+
+    Where few problems have a success, the standard error is itself uncertain. So the quantile is Student's, with as many
+    degrees of freedom as problems that have one, or that lack one, but at least 3. In simulations with 20 to 270 problems
+    of four samples each, it covers 93% or more (`tests/report/test_dose.py`).
+
+    Args:
+        shares: (problems,), each in [0, 1].
+    """
+    shares = np.asarray(shares, dtype=float)
+    low, high = accuracy_interval(shares, level)
+    mean, se = float(shares.mean()), shares.std() / len(shares) ** 0.5
+    if se < NO_VARIATION:
+        return low, high
+    rarer = min((shares > 0).sum(), (shares < 1).sum())
+    answers, quantile = mean * (1 - mean) / se**2, stdtrit(max(rarer, 3), (1 + level) / 2)
+    low, high = proportion_confint(mean * answers, answers, alpha=2 * ndtr(-quantile), method="wilson")
+    return min(float(low), mean), max(float(high), mean)
+
+
 def _table(values: np.ndarray) -> np.ndarray:
     values = np.atleast_2d(np.asarray(values, dtype=float))
     if values.ndim != 2 or values.shape[0] < 1 or values.shape[1] < 2 or not np.isfinite(values).all():

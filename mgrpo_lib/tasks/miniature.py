@@ -166,9 +166,7 @@ def problems(name: str, split: str, n: int, seed: int = 0) -> list[dict]:
     )
 
 
-def base_text(
-    rng: random.Random, phrases: list[str], longest: int = 6, fix_rate: float = P_FIX
-) -> tuple[str, str]:
+def base_text(rng: random.Random, phrases: list[str], longest: int = 6, fix_rate: float = P_FIX) -> tuple[str, str]:
     """Draw a text that the base model is trained on, as (prompt, completion): a first or a second attempt.
 
     60% are chains of 2 to `longest` operands, one in five of them in words. 40% are blanks of at most 4. All are of the

@@ -1,0 +1,126 @@
+"""What a preflight found, as numbers with intervals, a page and a figure (no torch)."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from mgrpo_lib.experiment import store
+from mgrpo_lib.experiment.settings import ROOT, Config
+from mgrpo_lib.report import dose, pages, style
+from mgrpo_lib.report.statistics import estimate, rate_interval
+
+REFERENCE = ROOT / "results" / "dose" / "dose.json"  # the miniature's curve
+HORIZON = 20_000  # steps; a later take-off is none
+
+
+def facts(records: list[dict]) -> dict[str, Any]:
+    """Return shares with intervals, each ``(share, (low, high))``; None where no problem shows it.
+
+    ``fix`` is of the corrections of wrong first drafts: of all, and of those that were ``complete`` (with an answer and an
+    end) or ``unfinished``, since finishing a draft is no correction. ``second_try`` are other drafts of the same
+    problems, sampled without seeing the first; ``look_minus_try`` is the paired difference.
+    """
+    wrong = [one for one in records if not one["correct_1"][0]]
+    right = [one for one in records if one["correct_1"][0]]
+    complete = [one for one in wrong if one["answer_1"][0] is not None and not one["truncated_1"][0]]
+    unfinished = [one for one in wrong if one not in complete]
+    look = np.array([np.mean(one["correct_2"]) for one in wrong])
+    again = np.array([np.mean(one["correct_1"][1:]) for one in wrong])
+
+    def share(rows: list[dict], value) -> tuple | None:
+        values = np.array([value(one) for one in rows], dtype=float)
+        return (float(values.mean()), rate_interval(values)) if len(values) > 1 else None
+
+    difference = estimate(look - again) if len(wrong) > 1 else None
+    return {
+        "problems": len(records),
+        "wrong_drafts": len(wrong),
+        "drafts": len(records[0]["correct_1"]),
+        "corrections": len(records[0]["correct_2"]),
+        **{f"greedy_{k}": share(records, lambda one, k=k: one[f"greedy_{k}"]["correct"]) for k in (1, 2)},
+        **{f"sampled_{k}": share(records, lambda one, k=k: np.mean(one[f"correct_{k}"])) for k in (1, 2)},
+        **{
+            f"boxed_{k}": share(records, lambda one, k=k: np.mean([a is not None for a in one[f"answer_{k}"]]))
+            for k in (1, 2)
+        },
+        **{f"truncated_{k}": share(records, lambda one, k=k: np.mean(one[f"truncated_{k}"])) for k in (1, 2)},
+        **{f"signal_{k}": share(records, lambda one, k=k: 0 < np.mean(one[f"correct_{k}"]) < 1) for k in (1, 2)},
+        "fix": share(wrong, lambda one: np.mean(one["correct_2"])),
+        "fix_complete": share(complete, lambda one: np.mean(one["correct_2"])),
+        "fix_unfinished": share(unfinished, lambda one: np.mean(one["correct_2"])),
+        "complete": len(complete),
+        "unfinished": len(unfinished),
+        "broken": share(right, lambda one: 1 - np.mean(one["correct_2"])),
+        "second_try": share(wrong, lambda one: np.mean(one["correct_1"][1:])),
+        "look_minus_try": difference and (difference["mean"], (difference["low"], difference["high"])),
+    }
+
+
+def take_off(rate: tuple[float, tuple[float, float]], group: int, reference: Path = REFERENCE) -> list[int | None]:
+    """Return the step at which the miniature's curve takes off from a fix rate and from the ends of its interval.
+
+    Returns:
+        Steps for the rate, its low and its high end. None: later than `HORIZON`, or never.
+    """
+    constant, steps = store.read_json(reference)["rate"], []
+    for dose_ in (rate[0], *rate[1]):
+        rates = dose.curve(min(max(dose_, 1e-6), 1 - 1e-6), constant, HORIZON, group)
+        steps.append(int(np.argmax(rates >= dose.HALF)) if rates[-1] >= dose.HALF else None)
+    return steps
+
+
+def write(cfg: Config, name: str, records: list[dict], cost: str) -> Path:
+    """Write the page and the figure of a preflight beside its records; return the page.
+
+    Args:
+        name: the set of problems.
+        cost: of a training, as `make plan` says it.
+    """
+    found = facts(records)
+    place = cfg.results / "preflight" / f"{cfg.run_name}-{name}"
+    steps = take_off(found["fix"], found["corrections"]) if found["fix"] else None
+    page = place.with_suffix(".md")
+    told = {"cfg": cfg, "name": name, "found": found, "steps": steps, "cost": cost, "horizon": HORIZON}
+    store.write_text(page, pages.render("preflight.md.j2", **told))
+    if found["fix"]:
+        drawn = figure(cfg, name, found)
+        style.save(drawn, place.parent, place.name, "Preflight", kinds=("png",))
+        plt.close(drawn)
+    return page
+
+
+def figure(cfg: Config, name: str, found: dict, reference: Path = REFERENCE) -> plt.Figure:
+    """Place a model's fix rate on the miniature's curve of take-off."""
+    content = store.read_json(reference)
+    drawn, axes, _ = style.panels(["A second look against a second try", "Take-off by fix rate"], 2.4)
+    bars, curve = axes.values()
+    shown = {"second try,\nno draft": "second_try", "correction": "fix", "of complete\ndrafts": "fix_complete"}
+    for place, key in enumerate(shown.values()):
+        if found[key]:
+            mean, (low, high) = found[key]
+            bars.errorbar(place, 100 * mean, [[100 * (mean - low)], [100 * (high - mean)]], marker="o", color=style.INK)
+    bars.set(
+        xticks=range(len(shown)), xticklabels=list(shown), xlim=(-0.5, 2.5), ylabel="right where draft 1 is wrong, %"
+    )
+    bars.set_ylim(bottom=0)
+    fine = np.geomspace(1e-3, 0.45, 60)
+    late = [int(np.argmax(dose.curve(d, content["rate"], 3000, found["corrections"]) >= dose.HALF)) for d in fine]
+    curve.plot(100 * fine, [step or np.nan for step in late], color=style.INK, lw=1, ls="--")
+    long = list(dose.BUDGETS)[-1]
+    for row in content["rows"]:
+        for step in row[long]["take_off"]:
+            if step:
+                curve.plot(100 * row["dose"], step, "o", ms=3.5, color=style.COLORS["mgrpo"])
+    mean, (low, high) = found["fix"]
+    curve.axvspan(100 * max(low, 1e-3), 100 * max(high, 1.1e-3), color=style.SOFT, alpha=0.6, lw=0)
+    curve.axvline(100 * max(mean, 1e-3), color=style.INK, lw=1)
+    curve.set(xscale="log", yscale="log", xlabel="wrong drafts fixed, %", ylabel="steps to take-off, miniature")
+    handles = [
+        style.key("miniature, measured", color=style.COLORS["mgrpo"], marker="o", ls=""),
+        style.key("miniature, theory", color=style.INK, ls="--"),
+        style.key(f"this model, 95% interval on {name}", color=style.INK),
+    ]
+    style.finish(drawn, f"Preflight of {cfg.model}, untrained, {found['problems']} problems of {name}", "", handles)
+    return drawn

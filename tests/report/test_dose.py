@@ -1,0 +1,47 @@
+"""The theory of take-off: its push by simulation, its curve by the closed form, its constant from curves with a known one."""
+
+import numpy as np
+import pytest
+
+from mgrpo_lib.report.dose import curve, fitted_rate, push, take_off
+from mgrpo_lib.report.statistics import rate_interval
+
+
+@pytest.mark.parametrize("p", [0.03, 0.3, 0.8])
+def test_the_push_is_the_mean_gradient_of_normalised_groups(p):
+    """The policy gradient of one logit, summed over groups that are sampled: advantages times scores."""
+    right = np.random.default_rng(0).random((400_000, 4)) < p
+    spread = right.std(1, keepdims=True)
+    advantages = np.divide(right - right.mean(1, keepdims=True), spread, where=spread > 0, out=np.zeros(right.shape))
+    scores = np.where(right, 1 - p, -p)  # of log p and log(1 - p) by the logit
+    assert push(np.array(p), 4) == pytest.approx((advantages * scores).mean(), rel=0.02)
+
+
+def test_rare_fixes_take_off_in_proportion_to_one_over_the_dose():
+    """For small p the solution is 1 / dose - 1 / p = rate sqrt(H - 1) t."""
+    rates = curve(0.002, 0.5, 200, 4)
+    assert 1 / 0.002 - 1 / rates[200] == pytest.approx(0.5 * 3**0.5 * 200, rel=0.01)
+    halves = [int(np.argmax(curve(dose, 0.5, 3000, 4) >= 0.5)) for dose in (0.01, 0.001)]
+    assert halves[1] / halves[0] == pytest.approx(10, rel=0.1)
+
+
+def test_the_constant_is_found():
+    doses = [0.01, 0.05, 0.2]
+    paths = [
+        [{"step": step, "fix_rate": curve(dose, 0.7, 120, 4)[step]} for step in range(0, 121, 6)] for dose in doses
+    ]
+    assert fitted_rate(doses, paths, 4) == pytest.approx(0.7, rel=0.01)
+    assert take_off(paths[2]) == next(row["step"] for row in paths[2] if row["fix_rate"] >= 0.5)
+    assert take_off(paths[0][:2]) is None
+
+
+@pytest.mark.parametrize("alike", [0.5, 50])
+@pytest.mark.parametrize("mean, problems", [(0.005, 270), (0.02, 100), (0.05, 40), (0.05, 60), (0.3, 30), (0.8, 60)])
+def test_the_interval_of_a_fix_rate_covers_the_true_one(mean, problems, alike):
+    """1,000 simulated models: four corrections of each wrong draft, at that draft's own rate; the rates differ or not."""
+    rng, inside = np.random.default_rng(1), 0
+    for _ in range(1000):
+        rates = rng.beta(alike * mean / (1 - mean), alike, problems)
+        low, high = rate_interval(rng.binomial(4, rates) / 4)
+        inside += low <= mean <= high
+    assert inside >= 930
