@@ -15,7 +15,7 @@ import torch
 from mgrpo_lib.experiment import fingerprints, store
 from mgrpo_lib.experiment.evaluate import Evaluator, all_problems, two_attempts
 from mgrpo_lib.experiment.models import MINIATURE, limit_threads, load_base, load_tokenizer
-from mgrpo_lib.experiment.settings import ROOT, Config, ConfigError, from_repository, load_config
+from mgrpo_lib.experiment.settings import OUT, ROOT, Config, ConfigError, from_repository, load_config
 from mgrpo_lib.explore.explorer import Attempts
 from mgrpo_lib.method.prompts import PHRASES, phrase_text
 from mgrpo_lib.report import rounds
@@ -69,8 +69,8 @@ def load(model: str | Path | Config = "cpu", adapter: str | None = None, **setti
 
 
 def trained_runs() -> list[Path]:
-    """Return the folders of the runs whose model is here."""
-    return [model.parent for model in sorted(ROOT.glob("results/*/runs/*/model"))]
+    """Return the folders of the runs whose model is here: the committed one, then those that ``make reproduce`` left."""
+    return [model.parent for root in (ROOT, ROOT / OUT) for model in sorted(root.glob("results/*/runs/*/model"))]
 
 
 def _of_run(folder: Path, settings: dict) -> Evaluator:

@@ -49,7 +49,9 @@ def test_the_shipped_model_makes_the_committed_attempts(shipped):
         assert [{"benchmark": name, **one} for one in records] == [r for r in committed if r["benchmark"] == name][:20]
 
 
-@pytest.mark.parametrize("name", ["cpu", SHIPPED, ROOT / SHIPPED, load_config("cpu", arm="mgrpo", seed=10)])
+@pytest.mark.parametrize(
+    "name", ["cpu", SHIPPED, ROOT / SHIPPED, load_config("cpu", arm="mgrpo", seed=10, output_root=".")]
+)
 def test_the_shipped_model_by_its_names(shipped, name):
     found = load(name)
     assert all(torch.equal(a, b) for a, b in zip(found.model.parameters(), shipped.model.parameters(), strict=True))
@@ -199,7 +201,7 @@ def test_models_are_compared_on_the_same_problems(cfg):
 @pytest.mark.committed
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/rounds.json")), ids=lambda path: path.parent.name)
 def test_committed_rounds_are_those_of_this_code(path, tmp_path, monkeypatch):
-    cfg = load_config(path.parent.name, arm="base")
+    cfg = load_config(path.parent.name, arm="base", output_root=".")
     summary = store.read_json(path)
     assert summary == rounds.finished(cfg, summary["rounds"]), "run notebook 07 where the models are, and commit"
     monkeypatch.setattr(store, "write_json", lambda *_: None)
