@@ -331,6 +331,7 @@ def _states(waiting: list[Job], running: dict[Job, float], finished: dict[Job, f
     """Describe what runs, what waits and the time to go, in a line; values are seconds."""
     told = {job: store.read_json(job.progress) if job.progress.exists() else {} for job in running}
     states = [f"{job.name} {t['step']}/{t['total']} {t['note']}" if t else job.name for job, t in told.items()]
-    work = time_to_go(waiting, running, finished, {job: t["to_go"] for job, t in told.items() if t})
+    left = {job: t["to_go"] for job, t in told.items() if t.get("to_go") is not None}
+    work = time_to_go(waiting, running, finished, left)
     to_go = "time to go unknown" if work is None else f"about {clock(work / workers)} to go"
     return f"{' | '.join(states)} | {len(waiting)} waiting, {to_go}"

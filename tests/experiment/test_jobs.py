@@ -55,6 +55,12 @@ def test_the_time_to_go_is_unknown_until_it_is_known_and_then_does_not_rise():
     assert listed[first].name == "03_grpo_matched-seed10", "the last kind that is new"
     rest = [sum(seconds[job] for job in listed[i:]) - 1.0 for i in range(first, len(listed))]
     assert known[first:] == pytest.approx(rest)
+    last = listed.index(next(job for job in listed if job.name == "05_seed13"))  # one more evaluation waits
+    finished = {done: seconds[done] for done in listed[:last]}
+    whole = time_to_go(listed[last + 1 :], {listed[last]: 1.0}, finished, {listed[last]: 0.1})
+    assert whole == pytest.approx(rest[last - first]), "what an evaluation tells is not believed"
+    late = time_to_go(listed[last + 1 :], {listed[last]: 90.0}, finished, {})
+    assert late == pytest.approx(rest[last - first] + 1.0 - 60.0 + 30.0), "the next one takes as long, too"
 
 
 def test_without_arms_the_base_model_alone_is_evaluated(tmp_path, monkeypatch, capsys):
