@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from mgrpo_lib.experiment import data, fingerprints, machine, store
+from mgrpo_lib.experiment import data, fingerprints, machine, outcome, store
 from mgrpo_lib.experiment.jobs import NOTEBOOKS, Job, check_notebook, list_jobs, notes, time_to_go
 from mgrpo_lib.experiment.progress import clock, say
 from mgrpo_lib.experiment.settings import GENERATED, ROOT, Config, ConfigError, load_config, parse_seeds
@@ -37,7 +37,7 @@ def reproduce(
         profile: name in ``profiles/``, or ``auto``.
         settings: settings that replace the profile's, in every arm.
         seeds: training seeds such as ``0,1,2``; empty: the profile's.
-        out: folder of ``results/`` and ``figures/``; empty: the repository.
+        out: folder of ``results/`` and ``figures/``; empty: ``out`` in the repository.
         workers: notebooks at a time, with one thread each if there are several; default: see `default_workers`.
 
     Returns:
@@ -87,13 +87,7 @@ def _reproduce(cfg: Config, jobs: list[Job], workers: int) -> int:
         steps = {name: round(s) for name, s in seconds.items()}
         whole = {"key": fingerprints.experiment_key(cfg), "seconds": round(time.monotonic() - start)}
         store.write_json(cfg.results / "timing.json", {**whole, "workers": workers, "steps": steps})
-    if not cfg.arms:
-        for name, both in store.read_json(cfg.results / "records" / "base.json")["accuracy"].items():
-            say(f"{name}: {both['acc_t1']:.1%} right at attempt 1, {both['acc_t2']:.1%} at attempt 2")
-        say(f"Everything is there, of the base model alone. Results: {cfg.results}")
-        return 0
-    print((cfg.results / "table.md").read_text(encoding="utf-8"))
-    say(f"Everything is there. Results: {cfg.results}\nFigures: {cfg.figures}")
+    outcome.tell(cfg)
     return 0
 
 
@@ -108,7 +102,9 @@ def configuration(profile: str, settings: dict[str, Any], seeds: str = "", out: 
         if name in settings:
             raise ConfigError(f"{name!r} is not a setting of a whole experiment; it is chosen by {where}")
     own = {"seeds": parse_seeds(seeds)} if seeds else {}
-    return load_config("cpu" if profile == "auto" else profile, arm="base", **{**settings, **own}, output_root=out)
+    return load_config(
+        "cpu" if profile == "auto" else profile, arm="base", **{**settings, **own}, output_root=out or None
+    )
 
 
 def gpu_hint() -> str:
@@ -335,6 +331,7 @@ def _states(waiting: list[Job], running: dict[Job, float], finished: dict[Job, f
     """Describe what runs, what waits and the time to go, in a line; values are seconds."""
     told = {job: store.read_json(job.progress) if job.progress.exists() else {} for job in running}
     states = [f"{job.name} {t['step']}/{t['total']} {t['note']}" if t else job.name for job, t in told.items()]
-    work = time_to_go(waiting, running, finished, {job: t["to_go"] for job, t in told.items() if t})
+    left = {job: t["to_go"] for job, t in told.items() if t.get("to_go") is not None}
+    work = time_to_go(waiting, running, finished, left)
     to_go = "time to go unknown" if work is None else f"about {clock(work / workers)} to go"
     return f"{' | '.join(states)} | {len(waiting)} waiting, {to_go}"

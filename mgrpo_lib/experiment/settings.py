@@ -21,6 +21,7 @@ from mgrpo_lib.method.settings import MGRPOSettings
 from mgrpo_lib.tasks import miniature, sums
 from mgrpo_lib.tasks.names import nearest
 
+OUT = "out"  # where results go unless asked otherwise: in the repository, and ignored by git
 GENERATORS = {"miniature": miniature, "sums": sums}  # training sets that are made and not read, each with its test sets
 GENERATED = {name: module for module in GENERATORS.values() for name in module.SETS}
 
@@ -146,7 +147,10 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
     checkpoint_steps: int = Field(
         10, ge=0, description="optimizer steps between checkpoints that an interrupted training resumes from; 0: none"
     )
-    output_root: str = Field("", description="folder that results/ and figures/ go to; empty: the repository")
+    output_root: str = Field(
+        OUT,
+        description="folder that results/ and figures/ go to; a relative one counts from the repository, which is '.'",
+    )
     data_dir: str = Field(
         "", description="folder of the real benchmarks' files (tasks/benchmarks.yaml); empty: the hub"
     )
@@ -167,7 +171,7 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
     # ------------------------------------------------------------------------------------------ where things are
     @property
     def output(self) -> Path:
-        return Path(self.output_root).expanduser().resolve() if self.output_root else ROOT
+        return from_repository(self.output_root)
 
     @property
     def results(self) -> Path:
@@ -218,6 +222,12 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
     def of_arm(self, arm: str, seed: int | None = None) -> "Config":
         """The same experiment with another arm (and seed)."""
         return load_config(self.profile, **{**self._overrides, "arm": arm, "seed": self.seed if seed is None else seed})
+
+    def at_hand(self, what: str) -> "Config":
+        """The same experiment where `what` is, such as ``summary.json``: in its own folder, or else as committed."""
+        if (self.results / what).exists():
+            return self
+        return load_config(self.profile, **{**self._overrides, "arm": self.arm, "seed": self.seed, "output_root": "."})
 
     def settings(self, stage: type[_Settings]) -> dict[str, Any]:
         """The settings of one stage, as plain data."""

@@ -295,7 +295,7 @@ def main() -> int:
     parser.add_argument("--profile", required=True, help="a file in profiles/")
     parser.add_argument("--arm", default="mgrpo", help="an arm of the profile")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="", help="folder of results/; default: the repository")
+    parser.add_argument("--out", default="", help="folder of results/; default: out")
     parser.add_argument("--set", nargs="*", default=[], help="settings, such as learning_rate=2e-4 max_steps=50")
     given = parser.parse_args()
     try:

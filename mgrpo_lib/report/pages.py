@@ -97,7 +97,7 @@ def block(place: str, *given: Config) -> str:
         FileNotFoundError: a result file is missing.
     """
     template, profiles = BLOCKS[place]
-    cfgs = given or [load_config(profile, arm="base") for profile in profiles]
+    cfgs = given or [load_config(profile, arm="base", output_root=".") for profile in profiles]
     contents = [store.read_json(cfg.results / "summary.json") for cfg in cfgs]
     first = {"cfg": cfgs[0], "summary": contents[0], "tables": tables.tables(contents[0])}
     every = {cfg.profile: {"cfg": cfg, "summary": content} for cfg, content in zip(cfgs, contents, strict=True)}
