@@ -15,7 +15,7 @@ from mgrpo_lib.experiment.settings import (
     ConfigError,
     from_repository,
 )
-from mgrpo_lib.method.prompts import PHRASES
+from mgrpo_lib.method.prompts import PHRASES, text_problem
 from mgrpo_lib.method.settings import MGRPOSettings
 from mgrpo_lib.tasks import miniature
 from mgrpo_lib.tasks.benchmarks import SETS, TRAINING_SETS
@@ -130,6 +130,9 @@ def _experiment(cfg: Config):
         yield f"eval_phrase {cfg.eval_phrase}: the guiding phrases are 1 to {len(PHRASES)}; or give a text"
     if isinstance(cfg.eval_phrase, str) and not cfg.eval_phrase.strip():
         yield "eval_phrase is empty; write a text, such as 'Is that so?'"
+    for name, text in (("eval_phrase", cfg.eval_phrase), ("system_prompt", cfg.system_prompt)):
+        if found := text_problem(name, str(text or "")):
+            yield "; ".join(found)
     for tracker in [cfg.report_to] if isinstance(cfg.report_to, str) else cfg.report_to:
         if tracker != "none" and importlib.util.find_spec(tracker) is None:
             yield f"report_to {tracker!r} needs a package that is not installed: pip install {tracker}, or leave it out"
@@ -138,7 +141,7 @@ def _experiment(cfg: Config):
 def _model(cfg: Config):
     """A model that cannot be had, and settings that do not go with it."""
     if cfg.model == "miniature":
-        for name in ("model_revision", "model_content", "system_prompt", "sft_steps"):
+        for name in ("model_revision", "model_content", "system_prompt", "chat_template_kwargs", "sft_steps"):
             if getattr(cfg, name):
                 yield f"{name} is for language models, and the model is the miniature; leave it out"
         for phrase in [*cfg.phrases, cfg.eval_phrase]:

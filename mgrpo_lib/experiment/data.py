@@ -51,6 +51,23 @@ def test_problems(cfg: Config, benchmark: str) -> list[dict]:
     return draw(whole_set(cfg, benchmark, "test"), cfg.test_draw)[: cfg.test_problems or None]
 
 
+def problems_at_hand(cfg: Config, hub: bool = False) -> list[dict]:
+    """Return the problems of every set that is made or lies here; with `hub`, of all others too.
+
+    Raises:
+        ValueError: a set that cannot be used.
+        ConnectionError: the Hub cannot be reached.
+    """
+    here = {*GENERATORS, *GENERATED, *cfg.files, *(SETS if cfg.data_folder or hub else [])}
+    rows = [row for name in cfg.benchmarks if name in here for row in test_problems(cfg, name)]
+    if cfg.train_data not in GENERATORS and not here.issuperset(cfg.benchmarks):  # not to be cleaned yet
+        return rows + (whole_set(cfg, cfg.train_data, "train") if cfg.train_data in here else [])
+    if cfg.train_data in here:
+        train, validation, _ = training_sets(cfg)
+        rows += train + validation
+    return rows
+
+
 def whole_set(cfg: Config, name: str, split: str) -> list[dict]:
     """Return every row of a real benchmark's split, or of the user's file, whose golds are read as completions are.
 

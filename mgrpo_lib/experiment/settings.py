@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, create_model, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    ValidationError,
+    create_model,
+    field_validator,
+)
 
 from mgrpo_lib.experiment.versions import ROOT as ROOT
 from mgrpo_lib.method.prompts import PHRASES, Prompt, chat_prompt
@@ -54,7 +63,12 @@ class ModelSettings(_Settings):
         "auto",
         description="precision of an LLM; auto: the GPU's best, on the CPU float32 (bfloat16 is faster with AMX)",
     )
-    system_prompt: str | None = Field(None, description="before each question, for an LLM; None: the paper's")
+    system_prompt: str | None = Field(
+        None, description="before each question, for an LLM; None: the paper's; empty: none"
+    )
+    chat_template_kwargs: dict[str, JsonValue] = Field(
+        {}, description="LLM only: what its chat template reads beside the messages, such as {enable_thinking: false}"
+    )
     base_steps: int = Field(
         0, ge=0, description="miniature only: steps of a base model trained here; 0: the one in the library"
     )
@@ -275,7 +289,11 @@ def load_config(profile: str, **overrides: Any) -> Config:
 
 def _profile(name: str) -> dict[str, Any]:
     """The settings in a profile's file, over those of the profile that it names with ``extends``."""
-    content = deepcopy(_parsed((ROOT / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")))
+    try:
+        content = deepcopy(_parsed((ROOT / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(f"profiles/{name}.yaml: {problem}; write texts with a backslash in 'single quotes'") from None
     return {**(_profile(content.pop("extends")) if "extends" in content else {}), **content}
 
 
@@ -303,7 +321,7 @@ def parse_assignments(pairs: list[str]) -> dict[str, Any]:
         ConfigError: no ``=``, broken YAML, or a name given twice.
     """
     values: dict[str, Any] = {}
-    for pair in pairs:
+    for pair in _whole(pairs):
         name, separator, text = pair.partition("=")
         if not separator or not name.isidentifier():
             raise ConfigError(f"cannot read {pair!r}; write name=value, without blanks around '='")
@@ -313,12 +331,23 @@ def parse_assignments(pairs: list[str]) -> dict[str, Any]:
             values[name] = text if name in TEXTS and text != "null" else yaml.safe_load(text)
         except (yaml.YAMLError, ValueError):  # the second: a date that does not exist
             raise ConfigError(
-                f"cannot read {pair!r}; write lists as [a, b], and texts with signs 'in quotes'"
+                f"cannot read {pair!r}; write lists as [a, b], and texts with signs or a backslash 'in single quotes'"
             ) from None
         if isinstance(values[name], str) and name not in TEXTS:
             with contextlib.suppress(ValueError):
                 values[name] = float(values[name])
     return values
+
+
+def _whole(words: list[str]) -> list[str]:
+    """Join what a shell cut at blanks inside brackets, such as ``{a: 1}``."""
+    pairs: list[str] = []
+    for word in words:
+        if pairs and sum(map(pairs[-1].count, "[{")) > sum(map(pairs[-1].count, "]}")):
+            pairs[-1] += f" {word}"
+        else:
+            pairs.append(word)
+    return pairs
 
 
 TEXTS = {name for name, field in Config.model_fields.items() if field.annotation in (str, str | None)}
