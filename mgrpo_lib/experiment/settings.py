@@ -13,16 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    PrivateAttr,
-    ValidationError,
-    create_model,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model, field_validator
 
 from mgrpo_lib.experiment.versions import ROOT as ROOT
 from mgrpo_lib.method.prompts import PHRASES, Prompt, chat_prompt
@@ -63,9 +54,7 @@ class ModelSettings(_Settings):
         "auto",
         description="precision of an LLM; auto: the GPU's best, on the CPU float32 (bfloat16 is faster with AMX)",
     )
-    system_prompt: str | None = Field(
-        None, description="before each question, for an LLM; None: the paper's; empty: none"
-    )
+    system_prompt: str | None = Field(None, description="before each question, for an LLM; None: the paper's; '': none")
     chat_template_kwargs: dict[str, JsonValue] = Field(
         {}, description="LLM only: what its chat template reads beside the messages, such as {enable_thinking: false}"
     )
@@ -165,9 +154,9 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
         "", description="folder of the real benchmarks' files (tasks/benchmarks.yaml); empty: the hub"
     )
 
-    _overrides: dict[str, Any] = PrivateAttr(default_factory=dict)
-    _files: dict[str, Path] = PrivateAttr(default_factory=dict)
-    _model_folder: Path | None = PrivateAttr(None)
+    _overrides: dict[str, Any] = {}
+    _files: dict[str, Path] = {}
+    _model_folder: Path | None = None
 
     @property
     def template(self) -> str:
