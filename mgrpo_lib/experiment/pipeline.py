@@ -15,8 +15,7 @@ from typing import Any
 from mgrpo_lib.experiment import data, fingerprints, machine, outcome, store
 from mgrpo_lib.experiment.jobs import NOTEBOOKS, Job, check_notebook, list_jobs, notes, time_to_go
 from mgrpo_lib.experiment.progress import clock, say
-from mgrpo_lib.experiment.settings import GENERATED, ROOT, Config, ConfigError, load_config, parse_seeds
-from mgrpo_lib.tasks.benchmarks import SETS
+from mgrpo_lib.experiment.settings import ROOT, Config, ConfigError, load_config, parse_seeds
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 GPU_PROFILES = {"t4": 14.5, "a100": 39.0, "paper": 79.0}  # GiB that each needs at least
@@ -65,10 +64,11 @@ def reproduce(
         check_notebook(NOTEBOOKS / f"{job.notebook}.ipynb")
     pending = {job.notebook[:2] for job in jobs if not job.done()}
     if pending - {"06", "00"}:
-        check_data(cfg)
+        problems = check_data(cfg)
     if pending - {"06", "00", "01"}:
         check_model(cfg)
         check_memory(cfg)
+        check_prompts(cfg, problems)
     with store.only_one(cfg.results):
         return _reproduce(cfg, jobs, workers or 1)
 
@@ -129,8 +129,11 @@ def default_workers(cfg: Config) -> int:
     return max(1, min(int(machine.cores()), int(machine.memory()[0] // gib)))
 
 
-def check_data(cfg: Config) -> None:
+def check_data(cfg: Config) -> list[dict]:
     """Refuse own files, and benchmark files in `data_dir`, that are missing or unusable. Data of the hub are not checked.
+
+    Returns:
+        The problems that are not on the hub.
 
     Raises:
         ConfigError: says what is wrong where, and the fix.
@@ -139,13 +142,8 @@ def check_data(cfg: Config) -> None:
         raise ConfigError(
             f"data_dir {cfg.data_dir!r} is no folder; a relative path counts from {ROOT}, and without data_dir the hub is used"
         )
-    here = {*cfg.files, *(SETS if cfg.data_folder else [])}
     try:
-        for name, split in [(cfg.train_data, "train"), *((name, "test") for name in cfg.benchmarks)]:
-            if name in here:
-                data.whole_set(cfg, name, split)
-        if cfg.train_data in here and here.issuperset(set(cfg.benchmarks) - GENERATED.keys()):
-            data.training_sets(cfg)  # whether enough of it is left
+        return data.problems_at_hand(cfg)
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from None
 
@@ -159,6 +157,18 @@ def check_model(cfg: Config) -> None:
     pinned = load_config(cfg.profile, arm="base").model_content
     if cfg.model_location and pinned and cfg.model_content != pinned:
         say(f"note: {cfg.model} is not the model of profile {cfg.profile} (content {pinned}): other numbers")
+
+
+def check_prompts(cfg: Config, problems: list[dict]) -> None:
+    """Refuse a language model whose tokenizer, chat template or context does not go with the prompts.
+
+    Raises:
+        ConfigError: says what does not fit, and the fix.
+    """
+    if cfg.model != "miniature":
+        from mgrpo_lib.experiment import prompts  # loads torch
+
+        prompts.check_prompts(cfg, problems)
 
 
 def check_memory(cfg: Config) -> None:

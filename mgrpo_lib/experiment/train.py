@@ -86,6 +86,7 @@ def training_arguments(cfg: Config, output_dir: str) -> MGRPOConfig:
         gradient_accumulation_steps=rows // (processes * cfg.micro_batch_size),
         max_steps=cfg.max_steps if budget is None else 100 * cfg.max_steps,  # a budget of tokens ends the run by itself
         max_generated_tokens=budget,
+        chat_template_kwargs=cfg.chat_template_kwargs or None,
         gradient_checkpointing=cfg.gradient_checkpointing,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,

@@ -40,7 +40,15 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for function in (tables.percent, tables.points, tables.name_of, tables.markdown, listed, times):
+    for function in (
+        tables.percent,
+        tables.points,
+        tables.name_of,
+        tables.markdown,
+        tables.escaped,
+        listed,
+        times,
+    ):
         found.filters[function.__name__] = function
     for function in (
         tables.variants_table,
@@ -197,7 +205,7 @@ def stage_table(took: dict) -> pd.DataFrame:
     total = sum(took["steps"].values())
     return pd.DataFrame(
         {
-            "notebook": f"`{titles[stage]}`",
+            "notebook": titles[stage],
             "runs": len(seconds),
             "time": clock(sum(seconds)),
             "share, %": round(100 * sum(seconds) / total),
