@@ -6,7 +6,7 @@ PARAMS ?=
 MODEL ?=
 PYTHON ?=
 WORKERS ?=
-RESULTS ?= results/cpu
+RESULTS ?= out/results/cpu
 BIN = .venv/bin
 RUN = $(BIN)/python -m mgrpo_lib
 OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(MODEL),--model "$(MODEL)") $(if $(PARAMS),--set $(PARAMS))
@@ -15,11 +15,11 @@ TOOLS = .venv-tools/bin
 DEV = test-slow test-extra test-colab test-browser lint format html architecture badges benchmark fuzz agreement kill-test lock licences audit newest clean
 
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor plan reproduce figures lab test $(DEV)
+.PHONY: help setup doctor plan reproduce reference figures lab test $(DEV)
 
 help:  ## this list
 	@sed -nE 's/^##@ (.*)/\n\1/p; s/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 16
-	@printf '\nPROFILE=$(PROFILE)  OUT=folder of results/ and figures/  SEEDS=0,1,2  MODEL=folder or hub id\n'
+	@printf '\nPROFILE=$(PROFILE)  OUT=folder of results/ and figures/ (default: out)  SEEDS=0,1,2  MODEL=folder or hub id\n'
 	@echo "PARAMS='name=value name=value'  WORKERS=notebooks at a time  PYTHON=python3.12"
 
 ##@ To use it
@@ -35,10 +35,13 @@ doctor: $(READY)  ## what this machine can run, and how to fix what is missing (
 plan: $(READY)  ## memory, tokens, disk and hours of a profile (seconds, no download)
 	@$(RUN) plan $(OPTIONS)
 
-reproduce: $(READY)  ## run what is missing of the experiment and print its table
+reproduce: $(READY)  ## run what is missing of the experiment, into out/, and print its table
 	@$(RUN) reproduce $(OPTIONS) $(if $(WORKERS),--workers $(WORKERS))
 
-figures: $(READY)  ## redraw tables, figures and the pages' numbers from result files (seconds, no torch)
+reference: $(READY)  ## the same into the repository: renews the committed results and figures (then: make figures)
+	@$(RUN) reproduce $(OPTIONS) $(if $(WORKERS),--workers $(WORKERS)) --out .
+
+figures: $(READY)  ## redraw committed tables, figures and the pages' numbers, or those of OUT (seconds, no torch)
 	@$(RUN) figures $(OPTIONS)
 
 lab: $(READY)  ## open the notebooks in JupyterLab
@@ -69,7 +72,7 @@ format: $(READY)  ## let ruff fix and format everything
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-html: $(READY)  ## docs/ and notebooks as pages in site/, executed ones of RESULTS=results/cpu (a minute, no network)
+html: $(READY)  ## docs/ and notebooks as pages in site/, executed ones of RESULTS=out/results/cpu (a minute, no network)
 	@RESULTS="$(RESULTS)" $(BIN)/sphinx-build -q -W --keep-going docs site/html
 	@echo "open site/html/index.html"
 
@@ -121,5 +124,5 @@ newest: $(READY)  ## the tests with the newest packages that pyproject.toml allo
 	@rm -rf .venv-newest
 
 clean:  ## remove environments, caches, pages and smoke results; committed results stay
-	rm -rf .venv .venv-tools .venv-newest .pytest_cache .ruff_cache .import_linter_cache *.egg-info site results/smoke figures/smoke
+	rm -rf .venv .venv-tools .venv-newest .pytest_cache .ruff_cache .import_linter_cache *.egg-info site results/smoke figures/smoke out/*/smoke
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

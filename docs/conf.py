@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE.parent / os.environ.get("RESULTS", "results/cpu")
+RESULTS = HERE.parent / os.environ.get("RESULTS", "out/results/cpu")
 
 project = "Multi-Layer GRPO, reproduced"
 copyright = "its authors, Apache-2.0"  # noqa: A001

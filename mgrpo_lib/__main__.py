@@ -21,7 +21,8 @@ def main() -> int:
     described = "; ".join(f"{name}: {what}" for name, what in commands.items())
     parser.add_argument("command", choices=commands, help=described)
     parser.add_argument("--profile", default="auto", help="a file in profiles/; auto: cpu")
-    parser.add_argument("--out", default="", help="folder of results/ and figures/; default: the repository")
+    place = "folder of results/ and figures/, counted from the repository; default: out, and for figures the repository"
+    parser.add_argument("--out", default="", help=place)
     parser.add_argument("--seeds", default="", help="training seeds, such as 0,1,2")
     parser.add_argument("--model", default="", help="a model's folder or hub id; default: the profile's")
     parser.add_argument("--set", nargs="*", default=[], help="settings, such as learning_rate=2e-4 max_steps=50")
@@ -57,8 +58,9 @@ def run(given: argparse.Namespace) -> int:
         return pipeline.reproduce(given.profile, settings, given.seeds, given.out, given.workers)
     if given.command == "preflight":
         return preflight(given, settings)
-    cfg = pipeline.configuration(given.profile, settings, given.seeds, given.out)
-    if given.command == "figures":
+    redrawn = given.command == "figures"
+    cfg = pipeline.configuration(given.profile, settings, given.seeds, given.out or ("." if redrawn else ""))
+    if redrawn:
         if not cfg.arms:
             raise ConfigError(f"profile {cfg.profile} has no arms to compare; its records are in {cfg.results}")
         return redraw(cfg)

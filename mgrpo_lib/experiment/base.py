@@ -8,11 +8,12 @@ import time
 from accelerate import PartialState
 
 from mgrpo_lib.experiment import warmup
-from mgrpo_lib.experiment.data import training_problems
+from mgrpo_lib.experiment.data import problems_at_hand, training_problems
 from mgrpo_lib.experiment.failures import explained, partial_folder
 from mgrpo_lib.experiment.fingerprints import base_key, finished_run
 from mgrpo_lib.experiment.models import MINIATURE, is_borrowed, limit_threads, load_base, load_tokenizer
 from mgrpo_lib.experiment.progress import Progress
+from mgrpo_lib.experiment.prompts import check_prompts
 from mgrpo_lib.experiment.settings import Config, ConfigError, ModelSettings
 from mgrpo_lib.experiment.store import environment, read_json, replace_folder, write_json, write_jsonl
 from mgrpo_lib.method.prompts import PHRASES
@@ -31,6 +32,12 @@ def train_base(cfg: Config) -> dict:
     if done := finished_run(cfg):
         print(f"base model reused, same settings and version (fingerprint {key})")
         return done
+    if cfg.model != MINIATURE:
+        try:
+            problems = problems_at_hand(cfg, hub=True)
+        except ConnectionError:  # a test set that this training does not need
+            problems = problems_at_hand(cfg)
+        check_prompts(cfg, problems)
     start, losses, partial = time.monotonic(), [], partial_folder(cfg)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -3,6 +3,7 @@ user's are named in results. The training settings refuse by themselves (`mgrpo_
 """
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 
@@ -15,13 +16,22 @@ from mgrpo_lib.experiment.settings import (
     ConfigError,
     from_repository,
 )
-from mgrpo_lib.method.prompts import PHRASES
+from mgrpo_lib.method.prompts import PHRASES, text_problem
 from mgrpo_lib.method.settings import MGRPOSettings
 from mgrpo_lib.tasks import miniature
 from mgrpo_lib.tasks.benchmarks import SETS, TRAINING_SETS
-from mgrpo_lib.tasks.files import FILE_KINDS
+from mgrpo_lib.tasks.files import FILE_KINDS, check_file
 from mgrpo_lib.tasks.names import nearest
 
+COLUMNS = {
+    "arm",
+    "attempt",
+    "benchmark",
+    "choice",
+    "condition",
+    "hypothesis",
+    "verdict",
+}  # of tables that have one for each set
 DRIVE = Path("/content/drive")  # where Colab mounts Google Drive
 
 
@@ -49,22 +59,37 @@ def _name_files(cfg: Config) -> Config:
     """Name the user's files by their stems, as results do: where a file lies on a machine is no part of them."""
     names, files = {}, {}
     for given in [cfg.train_data, *cfg.benchmarks]:
-        path = from_repository(given)
+        path, setting = from_repository(given), "benchmarks" if files or names else "train_data"
         own = path.suffix.lower() in FILE_KINDS
         names[given] = path.stem if own else given
+        if own or (given not in {*SETS, *GENERATORS, *GENERATED} and (path.exists() or path.suffix or os.sep in given)):
+            _check_file(setting, given, path)
         if not own:
             continue
-        if not path.is_file():
-            raise ConfigError(f"there is no file {given!r}; a relative path counts from {ROOT}")
-        if path.stem in {*SETS, *GENERATORS, *GENERATED, "validation", *files}:
+        if same := [name for name, other in files.items() if path.samefile(other)]:
+            trained = "train_data and " * (same[0] == names[cfg.train_data])
             raise ConfigError(
-                f"{given!r} would be called {path.stem!r} in the results, as another set is; rename the file"
+                f"{trained}benchmarks name the file {given!r} twice; a test set is another file: give one"
             )
+        if path.stem in {*SETS, *GENERATORS, *GENERATED, "validation", *files, *COLUMNS}:
+            raise ConfigError(
+                f"{given!r} would be called {path.stem!r} in the results, as another set or column is; rename the file"
+            )
+        if found := text_problem(f"{setting}: the name {given!r}", path.stem.replace("\n", "\x0b")):
+            raise ConfigError(f"{found[0]}; rename the file")
         files[path.stem] = path
     named = {"train_data": names[cfg.train_data], "benchmarks": [names[given] for given in cfg.benchmarks]}
     cfg = cfg.model_copy(update=named)
     cfg._files = files
     return cfg
+
+
+def _check_file(setting: str, given: str, path: Path) -> None:
+    try:
+        check_file(path)
+    except ValueError as error:
+        where = "" if path.exists() else f"; a relative path counts from {ROOT}"
+        raise ConfigError(f"{setting} {given!r}: {error}{where}") from None
 
 
 def _name_model(cfg: Config, own_model: str | None, wanted: str | None) -> Config:
@@ -120,6 +145,9 @@ def _experiment(cfg: Config):
         yield f"match_tokens_of names the unknown arm {other!r}; {nearest(other, list(cfg.arms))}"
     elif other is not None and "match_tokens_of" in cfg.arms[other]:
         yield f"match_tokens_of names {other!r}, which itself matches another arm; name one that does not"
+    for name in cfg.arms:
+        if not re.fullmatch(r"\w[\w.+-]*", name) or name == "base":
+            yield f"arms: {name!r} cannot be the name of a folder of results; use letters, digits and _, and not 'base'"
     for name in cfg.control_arms:
         if name not in {"base", *cfg.arms}:
             yield f"control_arms names the unknown arm {name!r}; {nearest(name, ['base', *cfg.arms])}"
@@ -130,6 +158,9 @@ def _experiment(cfg: Config):
         yield f"eval_phrase {cfg.eval_phrase}: the guiding phrases are 1 to {len(PHRASES)}; or give a text"
     if isinstance(cfg.eval_phrase, str) and not cfg.eval_phrase.strip():
         yield "eval_phrase is empty; write a text, such as 'Is that so?'"
+    for name, text in (("eval_phrase", cfg.eval_phrase), ("system_prompt", cfg.system_prompt)):
+        if found := text_problem(name, str(text or "")):
+            yield "; ".join(found)
     for tracker in [cfg.report_to] if isinstance(cfg.report_to, str) else cfg.report_to:
         if tracker != "none" and importlib.util.find_spec(tracker) is None:
             yield f"report_to {tracker!r} needs a package that is not installed: pip install {tracker}, or leave it out"
@@ -138,7 +169,7 @@ def _experiment(cfg: Config):
 def _model(cfg: Config):
     """A model that cannot be had, and settings that do not go with it."""
     if cfg.model == "miniature":
-        for name in ("model_revision", "model_content", "system_prompt", "sft_steps"):
+        for name in ("model_revision", "model_content", "system_prompt", "chat_template_kwargs", "sft_steps"):
             if getattr(cfg, name):
                 yield f"{name} is for language models, and the model is the miniature; leave it out"
         for phrase in [*cfg.phrases, cfg.eval_phrase]:
@@ -181,6 +212,9 @@ def _data(cfg: Config):
             yield f"{setting}: {name!r} is in the miniature's own signs; for {cfg.model} set train_data, and benchmarks too"
     if cfg.train_problems == 0 and cfg.train_data in GENERATORS:
         yield f"train_problems 0 means all, and {cfg.train_data} has no end; give a number"
+    for name in ("test_problems", "probe_problems"):
+        if cfg.arms and getattr(cfg, name) == 1:
+            yield f"{name} is 1, and the arms are compared on several problems; use 2 or more, or 0 for all of a real set"
     if cfg.test_problems == 0 and not set(cfg.benchmarks).isdisjoint(GENERATED):
         yield "test_problems 0 means all, and generated sets have no end; give a number"
 

@@ -5,6 +5,7 @@ first ones are the validation problems, the next ones the training problems.
 """
 
 from mgrpo_lib.experiment.settings import GENERATED, GENERATORS, Config
+from mgrpo_lib.tasks import miniature
 from mgrpo_lib.tasks.benchmarks import SETS, read_benchmark
 from mgrpo_lib.tasks.decontamination import clean, draw
 from mgrpo_lib.tasks.files import load_file
@@ -36,10 +37,12 @@ def training_sets(cfg: Config) -> tuple[list[dict], list[dict], dict[str, int]]:
     rows = draw(rows)
     validation, train = rows[: cfg.validation_problems], rows[cfg.validation_problems :][: cfg.train_problems or None]
     if len(train) < cfg.prompts_per_step:
+        shared = max(dropped, key=dropped.get)
+        fix = f"most of them are in {shared}, too: give other data" if 2 * dropped[shared] > len(rows) else ""
         raise ValueError(
             f"{cfg.train_data} has {len(train)} questions left to train on, after cleaning ({dropped}) and without "
-            f"validation_problems {cfg.validation_problems}; a step needs {cfg.prompts_per_step}: hold fewer out, or give "
-            "more data"
+            f"validation_problems {cfg.validation_problems}; a step needs {cfg.prompts_per_step}: "
+            f"{fix or 'hold fewer out, or give more data'}"
         )
     return train, validation, dropped
 
@@ -51,11 +54,38 @@ def test_problems(cfg: Config, benchmark: str) -> list[dict]:
     return draw(whole_set(cfg, benchmark, "test"), cfg.test_draw)[: cfg.test_problems or None]
 
 
+def check_count(cfg: Config, benchmark: str, rows: list[dict]) -> None:
+    """Refuse a test set that is too small to compare arms on: an interval needs two problems."""
+    if cfg.arms and len(rows) < 2:
+        raise ValueError(f"benchmarks: {benchmark} has one problem, and arms are compared on two or more; add rows")
+
+
+def problems_at_hand(cfg: Config, hub: bool = False) -> list[dict]:
+    """Return the problems of every set that is made or lies here; with `hub`, of all others too.
+
+    Raises:
+        ValueError: a set that cannot be used.
+        ConnectionError: the Hub cannot be reached.
+    """
+    here = {*GENERATORS, *GENERATED, *cfg.files, *(SETS if cfg.data_folder or hub else [])}
+    tests = {name: test_problems(cfg, name) for name in cfg.benchmarks if name in here}
+    for name, problems in tests.items():
+        check_count(cfg, name, problems)
+    rows = [row for problems in tests.values() for row in problems]
+    if cfg.train_data not in GENERATORS and not here.issuperset(cfg.benchmarks):  # not to be cleaned yet
+        return rows + (whole_set(cfg, cfg.train_data, "train") if cfg.train_data in here else [])
+    if cfg.train_data in here:
+        train, validation, _ = training_sets(cfg)
+        rows += train + validation
+    return rows
+
+
 def whole_set(cfg: Config, name: str, split: str) -> list[dict]:
     """Return every row of a real benchmark's split, or of the user's file, whose golds are read as completions are.
 
     Raises:
-        ValueError: a gold of the user's that no completion can equal, with its row and the fix.
+        ValueError: a gold of the user's that no completion can equal, or a question that the miniature cannot read; with the row
+            and the fix.
     """
     if name not in cfg.files:
         return read_benchmark(name, split, cfg.data_folder)
@@ -66,6 +96,11 @@ def whole_set(cfg: Config, name: str, split: str) -> list[dict]:
             whole_solutions += 1
         if why := check_gold(row["answer"]):
             raise ValueError(f"{cfg.files[name].name}, row {number}: the answer {row['answer'][:60]!r} {why}")
+        if cfg.model == "miniature" and (sign := miniature.unreadable(row["question"])):
+            raise ValueError(
+                f"{cfg.files[name].name}, row {number}: the miniature cannot read {sign!r}, but chains such as '7 a+8 b*3' and blanks "
+                "such as '7 a+? b-3 =4'; set model to a language model (for make: MODEL=)"
+            )
     if whole_solutions:
         print(
             f"note: {cfg.files[name].name}: {whole_solutions} answers are whole solutions; what follows #### is the gold"

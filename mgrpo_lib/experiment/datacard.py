@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from mgrpo_lib.experiment.data import test_problems, training_sets, whole_set
+from mgrpo_lib.experiment.data import check_count, test_problems, training_sets, whole_set
 from mgrpo_lib.experiment.fingerprints import data_key
 from mgrpo_lib.experiment.settings import GENERATED, GENERATORS, Config
 from mgrpo_lib.experiment.store import environment, write_json
@@ -46,7 +46,7 @@ def data_card(cfg: Config) -> dict[str, Any]:
         always giving that answer would score. For real sets and files also what `origin` returns.
 
     Raises:
-        ValueError: a held-out set shares a question with the training set.
+        ValueError: a held-out set shares a question with the training set, or a test set has one problem alone.
     """
     train, validation, dropped = training_sets(cfg)
     signs = cfg.train_data in GENERATORS  # without its signs nothing is left of a generated problem
@@ -56,6 +56,8 @@ def data_card(cfg: Config) -> dict[str, Any]:
         held_out = rows if name != "train" else []
         if shared := overlap(train, held_out):
             raise ValueError(f"{len(shared)} questions of {name} are in the training set, the first: {shared[0]!r}")
+        if name in cfg.benchmarks:
+            check_count(cfg, name, rows)
         card[name] = {
             "rows": len(rows),
             "fingerprint": fingerprint(rows),

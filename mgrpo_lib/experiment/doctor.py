@@ -22,7 +22,7 @@ def doctor(out: str = "") -> int:
     """Print what can run here, then each problem with its fix, then what was checked.
 
     Args:
-        out: folder of results/ and figures/; empty: the repository.
+        out: folder of results/ and figures/; empty: ``out`` in the repository.
 
     Returns:
         0 if profile `cpu` can run, else 1.
@@ -55,7 +55,9 @@ def doctor(out: str = "") -> int:
 
 
 def folder(out: str) -> Path:
-    return Path(out).expanduser().resolve() if out else ROOT
+    from mgrpo_lib.experiment.settings import OUT, from_repository
+
+    return from_repository(out or OUT)
 
 
 def packages() -> dict[str, tuple[str, str]]:

@@ -14,9 +14,11 @@ from mgrpo_lib.experiment.data import test_problems, validation_problems
 from mgrpo_lib.experiment.fingerprints import evaluation_key, validation_key
 from mgrpo_lib.experiment.models import limit_threads, load_policy
 from mgrpo_lib.experiment.progress import clock, say
+from mgrpo_lib.experiment.prompts import check_room, phrase_ids, prompt_ids
 from mgrpo_lib.experiment.settings import Config
 from mgrpo_lib.experiment.store import environment, finished, write_json, write_records
-from mgrpo_lib.method.prompts import PHRASES, check_context, correction_ids, guidance_ids, phrase_text
+from mgrpo_lib.method.prompts import PHRASES, correction_ids
+from mgrpo_lib.method.tokenizers import check_vocabulary, embeddings
 from mgrpo_lib.verifier.reward import extract_answer, same_answer
 
 SECONDS_BETWEEN_LINES = 20.0
@@ -57,27 +59,18 @@ class Evaluator:
         """Return the prompts of the first attempt, as token ids.
 
         Raises:
-            ValueError: two attempts do not fit into the model's context.
+            ValueError: the chat template cannot write them, the model has no embedding for some token, or two attempts do
+                not fit into its context.
         """
-        questions = [self.cfg.prompt(p["question"]) for p in problems]
-        if self.cfg.template == "chat":
-            prompts = [
-                self.tokenizer.apply_chat_template(q, add_generation_prompt=True, tokenize=True, return_dict=False)
-                for q in questions
-            ]
-        else:
-            prompts = self.tokenizer(questions, add_special_tokens=False)["input_ids"]
-        # some models have no limit
-        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        if context is not None:
-            phrase = max(len(self.phrase_ids(phrase)) for phrase in [*PHRASES, self.cfg.eval_phrase])
-            check_context(context, max(map(len, prompts)), phrase, 2, self.cfg.max_completion_length)
+        prompts = prompt_ids(self.cfg, self.tokenizer, problems)
+        check_vocabulary(self.tokenizer, embeddings(self.model), prompts)
+        phrases = [*PHRASES, self.cfg.eval_phrase]
+        check_room(self.cfg, self.tokenizer, self.model.config.get_text_config(), prompts, phrases)
         return prompts
 
     def phrase_ids(self, phrase: int | str) -> list[int]:
         """Return the tokens between a draft and its correction; `phrase` is a number from 1, or a text."""
-        prompt = self.cfg.prompt("")
-        return guidance_ids(self.tokenizer, prompt, phrase_text(phrase), self.cfg.phrase_role)
+        return phrase_ids(self.cfg, self.tokenizer, phrase)
 
     def corrections(
         self, prompts: list[list[int]], drafts: list[list[int]], phrase: int | str | None = None

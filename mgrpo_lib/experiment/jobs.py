@@ -248,15 +248,20 @@ def time_to_go(
 
     Args:
         running, finished: seconds that each has taken.
-        told: seconds to go of those running jobs that tell their progress.
+        told: seconds to go of those running jobs that tell their progress. The steps of an evaluation are too unlike.
     """
+    told = {job: left for job, left in told.items() if job.kind != "05"}
     kinds: dict[str, list[float]] = {}
     for job, seconds in {**finished, **{job: running[job] + left for job, left in told.items()}}.items():
         kinds.setdefault(job.kind, []).append(seconds / job.models)
+    lengths = {kind: sum(seconds) / len(seconds) for kind, seconds in kinds.items()}
+    for job, seconds in running.items():  # one that takes longer than those before it
+        if job.kind in lengths and job not in told:
+            lengths[job.kind] = max(lengths[job.kind], seconds / job.models)
     left = sum(told.values())
     for job in [*waiting, *(job for job in running if job not in told)]:
-        if job.kind in kinds:
-            whole = job.models * sum(kinds[job.kind]) / len(kinds[job.kind])
+        if job.kind in lengths:
+            whole = job.models * lengths[job.kind]
         elif job.notebook in QUICK:
             whole = QUICK[job.notebook]
         else:

@@ -4,6 +4,8 @@ Safetensors alone are read, and no code that comes with a model runs.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,7 +20,7 @@ from transformers import (
 
 from mgrpo_lib.experiment.fingerprints import finished_run
 from mgrpo_lib.experiment.settings import Config, ConfigError
-from mgrpo_lib.method.prompts import PLAIN_TURNS
+from mgrpo_lib.method.prompts import plain_turns
 from mgrpo_lib.method.quantized import keep_4bit_trainable
 
 MINIATURE = "miniature"
@@ -76,18 +78,38 @@ def base_location(cfg: Config) -> str:
     return str(folder)
 
 
-def _source(cfg: Config, location: str) -> dict:
-    """Arguments of both loaders: the hub's revision (none for what was trained here), and no foreign code."""
+def source(cfg: Config, location: str) -> dict:
+    """Return the arguments of every loader: the hub's revision (none for what was trained here), and no foreign code."""
     return {"revision": cfg.model_revision if location == cfg.model else None, "trust_remote_code": False}
 
 
+@contextmanager
+def found(location: str) -> Iterator[None]:
+    """Say what to do where a loader does not find a model on the Hub.
+
+    Raises:
+        ConfigError: the location is neither a folder nor a model on the Hub.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if Path(location).is_dir():
+            raise
+        raise ConfigError(
+            f"model {location!r} is no folder here and not found on the Hub: offline, misspelt, or gated "
+            f"({str(error).splitlines()[0]}); set model (for make: MODEL=) to a folder with a model and its tokenizer, "
+            "or to a hub id"
+        ) from error
+
+
 def load_tokenizer(cfg: Config, location: str) -> PreTrainedTokenizerBase:
-    """Load a tokenizer that pads on the left, as generation needs; a missing chat template is `PLAIN_TURNS`."""
-    tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **_source(cfg, location))
+    """Load a tokenizer that pads on the left, as generation needs; a missing chat template is `plain_turns`."""
+    with found(location):
+        tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **source(cfg, location))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template is None:
-        tokenizer.chat_template = PLAIN_TURNS
+        tokenizer.chat_template = plain_turns(tokenizer)
     return tokenizer
 
 
@@ -107,23 +129,15 @@ def load_base(
     cpu = on_cpu(cfg)
     dtype = dtype or compute_dtype(cpu, cfg.dtype)[0]
     nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
-    try:
+    with found(location):
         model = AutoModelForCausalLM.from_pretrained(
             location,
             dtype=dtype,
             quantization_config=BitsAndBytesConfig(load_in_4bit=True, **nf4) if load_in_4bit else None,
             use_safetensors=True,
             device_map=None if cpu else {"": PartialState().local_process_index},  # one GPU for each process
-            **_source(cfg, location),
+            **source(cfg, location),
         )
-    except (OSError, ValueError) as error:
-        if Path(location).is_dir():
-            raise
-        raise ConfigError(
-            f"model {location!r} is no folder here and not found on the Hub: offline, misspelt, or gated "
-            f"({str(error).splitlines()[0]}); set model (for make: MODEL=) to a folder with a model and its tokenizer, "
-            "or to a hub id"
-        ) from error
     if load_in_4bit:
         keep_4bit_trainable(model)
     if cfg.model != MINIATURE:

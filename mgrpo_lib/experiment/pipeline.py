@@ -13,11 +13,10 @@ import sys
 import time
 from typing import Any
 
-from mgrpo_lib.experiment import data, fingerprints, machine, store
+from mgrpo_lib.experiment import data, fingerprints, machine, outcome, store
 from mgrpo_lib.experiment.jobs import NOTEBOOKS, Job, check_notebook, list_jobs, notes, time_to_go
 from mgrpo_lib.experiment.progress import clock, say
-from mgrpo_lib.experiment.settings import GENERATED, ROOT, Config, ConfigError, load_config, parse_seeds
-from mgrpo_lib.tasks.benchmarks import SETS
+from mgrpo_lib.experiment.settings import ROOT, Config, ConfigError, load_config, parse_seeds
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 GPU_PROFILES = {"t4": 14.5, "a100": 39.0, "paper": 79.0}  # GiB that each needs at least
@@ -38,7 +37,7 @@ def reproduce(
         profile: name in ``profiles/``, or ``auto``.
         settings: settings that replace the profile's, in every arm.
         seeds: training seeds such as ``0,1,2``; empty: the profile's.
-        out: folder of ``results/`` and ``figures/``; empty: the repository.
+        out: folder of ``results/`` and ``figures/``; empty: ``out`` in the repository.
         workers: notebooks at a time, with one thread each if there are several; default: see `default_workers`.
 
     Returns:
@@ -66,10 +65,11 @@ def reproduce(
         check_notebook(NOTEBOOKS / f"{job.notebook}.ipynb")
     pending = {job.notebook[:2] for job in jobs if not job.done()}
     if pending - {"06", "00"}:
-        check_data(cfg)
+        problems = check_data(cfg)
     if pending - {"06", "00", "01"}:
         check_model(cfg)
         check_memory(cfg)
+        check_prompts(cfg, problems)
     with contextlib.ExitStack() as held:
         for one in (cfg, *map(cfg.of_base, cfg.bases)):
             held.enter_context(store.only_one(one.results))
@@ -90,13 +90,7 @@ def _reproduce(cfg: Config, jobs: list[Job], workers: int) -> int:
         steps = {name: round(s) for name, s in seconds.items()}
         whole = {"key": fingerprints.experiment_key(cfg), "seconds": round(time.monotonic() - start)}
         store.write_json(cfg.results / "timing.json", {**whole, "workers": workers, "steps": steps})
-    if not cfg.arms:
-        for name, both in store.read_json(cfg.results / "records" / "base.json")["accuracy"].items():
-            say(f"{name}: {both['acc_t1']:.1%} right at attempt 1, {both['acc_t2']:.1%} at attempt 2")
-        say(f"Everything is there, of the base model alone. Results: {cfg.results}")
-        return 0
-    print((cfg.results / ("dose.md" if cfg.bases else "table.md")).read_text(encoding="utf-8"))
-    say(f"Everything is there. Results: {cfg.results}\nFigures: {cfg.figures}")
+    outcome.tell(cfg)
     return 0
 
 
@@ -111,7 +105,9 @@ def configuration(profile: str, settings: dict[str, Any], seeds: str = "", out: 
         if name in settings:
             raise ConfigError(f"{name!r} is not a setting of a whole experiment; it is chosen by {where}")
     own = {"seeds": parse_seeds(seeds)} if seeds else {}
-    return load_config("cpu" if profile == "auto" else profile, arm="base", **{**settings, **own}, output_root=out)
+    return load_config(
+        "cpu" if profile == "auto" else profile, arm="base", **{**settings, **own}, output_root=out or None
+    )
 
 
 def gpu_hint() -> str:
@@ -136,8 +132,11 @@ def default_workers(cfg: Config) -> int:
     return max(1, min(int(machine.cores()), int(machine.memory()[0] // gib)))
 
 
-def check_data(cfg: Config) -> None:
+def check_data(cfg: Config) -> list[dict]:
     """Refuse own files, and benchmark files in `data_dir`, that are missing or unusable. Data of the hub are not checked.
+
+    Returns:
+        The problems that are not on the hub.
 
     Raises:
         ConfigError: says what is wrong where, and the fix.
@@ -146,13 +145,8 @@ def check_data(cfg: Config) -> None:
         raise ConfigError(
             f"data_dir {cfg.data_dir!r} is no folder; a relative path counts from {ROOT}, and without data_dir the hub is used"
         )
-    here = {*cfg.files, *(SETS if cfg.data_folder else [])}
     try:
-        for name, split in [(cfg.train_data, "train"), *((name, "test") for name in cfg.benchmarks)]:
-            if name in here:
-                data.whole_set(cfg, name, split)
-        if cfg.train_data in here and here.issuperset(set(cfg.benchmarks) - GENERATED.keys()):
-            data.training_sets(cfg)  # whether enough of it is left
+        return data.problems_at_hand(cfg)
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from None
 
@@ -166,6 +160,18 @@ def check_model(cfg: Config) -> None:
     pinned = load_config(cfg.profile, arm="base").model_content
     if cfg.model_location and pinned and cfg.model_content != pinned:
         say(f"note: {cfg.model} is not the model of profile {cfg.profile} (content {pinned}): other numbers")
+
+
+def check_prompts(cfg: Config, problems: list[dict]) -> None:
+    """Refuse a language model whose tokenizer, chat template or context does not go with the prompts.
+
+    Raises:
+        ConfigError: says what does not fit, and the fix.
+    """
+    if cfg.model != "miniature":
+        from mgrpo_lib.experiment import prompts  # loads torch
+
+        prompts.check_prompts(cfg, problems)
 
 
 def check_memory(cfg: Config) -> None:
@@ -338,6 +344,7 @@ def _states(waiting: list[Job], running: dict[Job, float], finished: dict[Job, f
     """Describe what runs, what waits and the time to go, in a line; values are seconds."""
     told = {job: store.read_json(job.progress) if job.progress.exists() else {} for job in running}
     states = [f"{job.name} {t['step']}/{t['total']} {t['note']}" if t else job.name for job, t in told.items()]
-    work = time_to_go(waiting, running, finished, {job: t["to_go"] for job, t in told.items() if t})
+    left = {job: t["to_go"] for job, t in told.items() if t.get("to_go") is not None}
+    work = time_to_go(waiting, running, finished, left)
     to_go = "time to go unknown" if work is None else f"about {clock(work / workers)} to go"
     return f"{' | '.join(states)} | {len(waiting)} waiting, {to_go}"

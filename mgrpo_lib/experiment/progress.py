@@ -3,12 +3,18 @@ notebooks.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from IPython import get_ipython
 
 from mgrpo_lib.experiment.store import write_json
+
+RECENT = 15  # steps whose median length tells the time to go
+FEWEST, SHARE = 3, 0.05  # that many of them, and that share of the whole, are seen before it is told
 
 
 def clock(seconds: float) -> str:
@@ -34,7 +40,7 @@ class Progress:
     """Count steps, write `file` at most once a second, and say rate and remaining time every `every` seconds.
 
     Args:
-        file: gets ``{"step", "total", "to_go", "note"}``; ``to_go`` in seconds.
+        file: gets ``{"step", "total", "to_go", "note"}``; ``to_go`` in seconds, None while it is not known.
         total: number of steps.
         done: steps that an earlier, interrupted process had done.
         every: seconds between two lines.
@@ -53,17 +59,26 @@ class Progress:
     ):
         self.file, self.total, self.done, self.every, self.show, self.now = file, total, done, every, show, now
         self.start = self.written = self.said = now()
+        self.marks: deque = deque(maxlen=RECENT + 1)  # (step, seconds) of the last updates
 
     def update(self, step: int, note: str = "", details: str = "") -> None:
         """Record a finished step; `details` go into the printed line alone, where there is more room."""
         now = self.now()
-        seconds = now - self.start
-        rate = max(step - self.done, 1e-9) / max(seconds, 1e-9)
-        to_go = (self.total - step) / rate
+        self.marks.append((step, now))
+        to_go = self.to_go(step)
         if now - self.written >= 1 or step == self.total:
-            write_json(self.file, {"step": step, "total": self.total, "to_go": round(to_go, 1), "note": note})
+            write_json(self.file, {"step": step, "total": self.total, "to_go": to_go, "note": note})
             self.written = now
         if now - self.said >= self.every or step == self.total:
-            spent = f"{rate:.2f} steps/s  {clock(seconds)} gone, {clock(to_go)} to go"
-            self.show(f"step {step}/{self.total}  {note}{details}  {spent}")
+            left = "time to go unknown" if to_go is None else f"{clock(to_go)} to go"
+            self.show(f"step {step}/{self.total}  {note}{details}  {clock(now - self.start)} gone, {left}")
             self.said = now
+
+    def to_go(self, step: int) -> float | None:
+        """Return the seconds to go after a step; None while too few are seen. The first, which warms up, does not count."""
+        lengths = [(end - begin) / (j - i) for (i, begin), (j, end) in pairwise(self.marks) if j > i]
+        if step == self.total:
+            return 0.0
+        if len(lengths) < FEWEST or step - self.done < SHARE * self.total:
+            return None
+        return round((self.total - step) * median(lengths), 1)

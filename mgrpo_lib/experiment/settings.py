@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, create_model, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model, field_validator
 
 from mgrpo_lib.experiment.versions import ROOT as ROOT
 from mgrpo_lib.method.prompts import PHRASES, Prompt, chat_prompt
@@ -21,6 +21,7 @@ from mgrpo_lib.method.settings import MGRPOSettings
 from mgrpo_lib.tasks import miniature, sums
 from mgrpo_lib.tasks.names import nearest
 
+OUT = "out"  # where results go unless asked otherwise: in the repository, and ignored by git
 GENERATORS = {"miniature": miniature, "sums": sums}  # training sets that are made and not read, each with its test sets
 GENERATED = {name: module for module in GENERATORS.values() for name in module.SETS}
 
@@ -54,7 +55,10 @@ class ModelSettings(_Settings):
         "auto",
         description="precision of an LLM; auto: the GPU's best, on the CPU float32 (bfloat16 is faster with AMX)",
     )
-    system_prompt: str | None = Field(None, description="before each question, for an LLM; None: the paper's")
+    system_prompt: str | None = Field(None, description="before each question, for an LLM; None: the paper's; '': none")
+    chat_template_kwargs: dict[str, JsonValue] = Field(
+        {}, description="LLM only: what its chat template reads beside the messages, such as {enable_thinking: false}"
+    )
     base_steps: int = Field(
         0, ge=0, description="miniature only: steps of a base model trained here; 0: the one in the library"
     )
@@ -160,14 +164,17 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
     checkpoint_steps: int = Field(
         10, ge=0, description="optimizer steps between checkpoints that an interrupted training resumes from; 0: none"
     )
-    output_root: str = Field("", description="folder that results/ and figures/ go to; empty: the repository")
+    output_root: str = Field(
+        OUT,
+        description="folder that results/ and figures/ go to; a relative one counts from the repository, which is '.'",
+    )
     data_dir: str = Field(
         "", description="folder of the real benchmarks' files (tasks/benchmarks.yaml); empty: the hub"
     )
 
-    _overrides: dict[str, Any] = PrivateAttr(default_factory=dict)
-    _files: dict[str, Path] = PrivateAttr(default_factory=dict)
-    _model_folder: Path | None = PrivateAttr(None)
+    _overrides: dict[str, Any] = {}
+    _files: dict[str, Path] = {}
+    _model_folder: Path | None = None
 
     @property
     def template(self) -> str:
@@ -181,7 +188,7 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
     # ------------------------------------------------------------------------------------------ where things are
     @property
     def output(self) -> Path:
-        return Path(self.output_root).expanduser().resolve() if self.output_root else ROOT
+        return from_repository(self.output_root)
 
     @property
     def results(self) -> Path:
@@ -236,6 +243,12 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
     def of_base(self, base: str) -> "Config":
         """The same experiment with one of the profile's base models."""
         return load_config(self.profile, **{**self._overrides, "arm": self.arm, "seed": self.seed, "base": base})
+
+    def at_hand(self, what: str) -> "Config":
+        """The same experiment where `what` is, such as ``summary.json``: in its own folder, or else as committed."""
+        if (self.results / what).exists():
+            return self
+        return load_config(self.profile, **{**self._overrides, "arm": self.arm, "seed": self.seed, "output_root": "."})
 
     def settings(self, stage: type[_Settings]) -> dict[str, Any]:
         """The settings of one stage, as plain data."""
@@ -299,7 +312,11 @@ def load_config(profile: str, **overrides: Any) -> Config:
 
 def _profile(name: str) -> dict[str, Any]:
     """The settings in a profile's file, over those of the profile that it names with ``extends``."""
-    content = deepcopy(_parsed((ROOT / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")))
+    try:
+        content = deepcopy(_parsed((ROOT / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(f"profiles/{name}.yaml: {problem}; write texts with a backslash in 'single quotes'") from None
     return {**(_profile(content.pop("extends")) if "extends" in content else {}), **content}
 
 
@@ -327,7 +344,7 @@ def parse_assignments(pairs: list[str]) -> dict[str, Any]:
         ConfigError: no ``=``, broken YAML, or a name given twice.
     """
     values: dict[str, Any] = {}
-    for pair in pairs:
+    for pair in _whole(pairs):
         name, separator, text = pair.partition("=")
         if not separator or not name.isidentifier():
             raise ConfigError(f"cannot read {pair!r}; write name=value, without blanks around '='")
@@ -337,12 +354,23 @@ def parse_assignments(pairs: list[str]) -> dict[str, Any]:
             values[name] = text if name in TEXTS and text != "null" else yaml.safe_load(text)
         except (yaml.YAMLError, ValueError):  # the second: a date that does not exist
             raise ConfigError(
-                f"cannot read {pair!r}; write lists as [a, b], and texts with signs 'in quotes'"
+                f"cannot read {pair!r}; write lists as [a, b], and texts with signs or a backslash 'in single quotes'"
             ) from None
         if isinstance(values[name], str) and name not in TEXTS:
             with contextlib.suppress(ValueError):
                 values[name] = float(values[name])
     return values
+
+
+def _whole(words: list[str]) -> list[str]:
+    """Join what a shell cut at blanks inside brackets, such as ``{a: 1}``."""
+    pairs: list[str] = []
+    for word in words:
+        if pairs and sum(map(pairs[-1].count, "[{")) > sum(map(pairs[-1].count, "]}")):
+            pairs[-1] += f" {word}"
+        else:
+            pairs.append(word)
+    return pairs
 
 
 TEXTS = {name for name, field in Config.model_fields.items() if field.annotation in (str, str | None)}

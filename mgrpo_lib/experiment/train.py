@@ -86,6 +86,7 @@ def training_arguments(cfg: Config, output_dir: str) -> MGRPOConfig:
         gradient_accumulation_steps=rows // (processes * cfg.micro_batch_size),
         max_steps=cfg.max_steps if budget is None else 100 * cfg.max_steps,  # a budget of tokens ends the run by itself
         max_generated_tokens=budget,
+        chat_template_kwargs=cfg.chat_template_kwargs or None,
         gradient_checkpointing=cfg.gradient_checkpointing,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
@@ -298,7 +299,7 @@ def main() -> int:
     parser.add_argument("--profile", required=True, help="a file in profiles/")
     parser.add_argument("--arm", default="mgrpo", help="an arm of the profile")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="", help="folder of results/; default: the repository")
+    parser.add_argument("--out", default="", help="folder of results/; default: out")
     parser.add_argument("--set", nargs="*", default=[], help="settings, such as learning_rate=2e-4 max_steps=50")
     given = parser.parse_args()
     try:

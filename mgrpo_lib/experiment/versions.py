@@ -34,7 +34,7 @@ CODE = {
         "tasks",
         *(f"experiment/{name}.py" for name in ("base", "data", "models", "train", "warmup")),
     ),
-    "evaluation": ("experiment/evaluate.py", "experiment/controls.py"),
+    "evaluation": ("experiment/evaluate.py", "experiment/controls.py", "experiment/prompts.py"),
 }
 
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import SFTConfig, SFTTrainer
 
 from mgrpo_lib.experiment.models import lora, on_cpu
+from mgrpo_lib.experiment.prompts import prompt_ids, solution_ids
 from mgrpo_lib.experiment.settings import Config, ConfigError
 
 
@@ -36,12 +37,10 @@ def warm_up(
             f"sft_steps={cfg.sft_steps} needs worked solutions, and {missing[0]} of {cfg.train_data} has none; add a "
             "column 'solution', or set sft_steps=0"
         )
-    conversations = [
-        {
-            "prompt": cfg.prompt(row["question"]),
-            "completion": [{"role": "assistant", "content": row["solution"]}],
-        }
-        for row in problems
+    pairs = zip(prompt_ids(cfg, tokenizer, problems), solution_ids(cfg, tokenizer, problems), strict=True)
+    rows = [
+        {"input_ids": prompt + solution, "completion_mask": [0] * len(prompt) + [1] * len(solution)}
+        for prompt, solution in pairs
     ]
     args = SFTConfig(
         output_dir=output_dir,
@@ -66,7 +65,7 @@ def warm_up(
     trainer = SFTTrainer(
         model=model,
         args=args,
-        train_dataset=Dataset.from_list(conversations),
+        train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=lora(cfg.sft_lora_rank, 2 * cfg.sft_lora_rank),
         callbacks=[_Losses(on_step)],

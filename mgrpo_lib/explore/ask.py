@@ -4,7 +4,9 @@ Prompts, lengths and decoding are the evaluation's: attempts 1 and 2 are those o
 the question, the attempt before it and the guiding phrase, and nothing earlier.
 """
 
+import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,43 +15,99 @@ import torch
 from mgrpo_lib.experiment import fingerprints, store
 from mgrpo_lib.experiment.evaluate import Evaluator, all_problems, two_attempts
 from mgrpo_lib.experiment.models import MINIATURE, limit_threads, load_base, load_tokenizer
-from mgrpo_lib.experiment.settings import Config, load_config
+from mgrpo_lib.experiment.settings import OUT, ROOT, Config, ConfigError, from_repository, load_config
 from mgrpo_lib.explore.explorer import Attempts
 from mgrpo_lib.method.prompts import PHRASES, phrase_text
 from mgrpo_lib.report import rounds
 from mgrpo_lib.report.statistics import accuracy_interval, estimate
 from mgrpo_lib.report.tables import percent
-from mgrpo_lib.tasks.miniature_model import shipped_base
+from mgrpo_lib.tasks import miniature
+from mgrpo_lib.tasks.miniature_model import make_tokenizer
+
+# A validation problem: nothing is trained or tested on it. The shipped model's first attempt is wrong, its second right
+EXAMPLE = {"question": "1 a+2 b+? =1", "answer": "8"}
 
 
-def load(model: str | Config = MINIATURE, adapter: str | None = None, **settings) -> Evaluator:
+def load(model: str | Path | Config = "cpu", adapter: str | None = None, **settings) -> Evaluator:
     """Load a model that can be asked.
 
     Args:
-        model: ``miniature`` (the untrained base model of the library), a configuration (its trained arm and seed), or
-            else a hub id or a folder.
-        adapter: folder or hub id of a LoRA adapter for a model from the hub or a folder.
+        model: a profile, for its trained MGRPO model (that of ``cpu`` comes with the repository); ``base``, for the
+            untrained miniature; the folder of a run (``results/<profile>/runs/<run>``); a hub id, or a folder with a
+            language model; or a configuration, for its trained arm and seed.
+        adapter: folder or hub id of a LoRA adapter for a language model.
         settings: of `mgrpo_lib.experiment.settings.Config`, for any model but a configuration: ``system_prompt``,
-            ``phrase_role``, ``dtype``, ``max_completion_length`` (512 for a model from the hub or a folder), ...
+            ``phrase_role``, ``dtype``, ``max_completion_length`` (512 for a language model), ...
 
     Raises:
-        FileNotFoundError: the arm is not trained, or its model is not here (checkpoints are not in git).
+        FileNotFoundError: the run is not trained, or its model is not here (only one checkpoint is in git).
         mgrpo_lib.experiment.settings.ConfigError: no such model, or an unknown setting.
     """
     if isinstance(model, Config):
-        return Evaluator.load(model)
-    if model == MINIATURE:
-        cfg = load_config("cpu", arm="base", **settings)
-        limit_threads(cfg)
-        return Evaluator(cfg, *shipped_base(PHRASES))
+        alone = model.model == MINIATURE and not model.lora_rank and fingerprints.finished_run(model)
+        return _miniature(model, model.run_folder / "model") if alone else Evaluator.load(model)
+    name, runs = str(model), trained_runs()
+    if name == "base":
+        return _miniature(load_config("cpu", arm="base", **settings), miniature.SHIPPED)
+    own = [run for run in runs if run.name.startswith("mgrpo-seed") and run.parts[-3] == name]
+    folder = own[0] if own else from_repository(name)
+    if (folder / "run.json").exists():
+        return _of_run(folder, settings)
+    if "/" not in name and not folder.is_dir():
+        here = ["base", *dict.fromkeys(run.parts[-3] for run in runs), *(str(run.relative_to(ROOT)) for run in runs)]
+        raise ConfigError(
+            f"there is no model {name!r}; give one of {', '.join(here)}, a folder, or a hub id (owner/name)"
+        )
     text = {"train_data": "sums", "benchmarks": ["sums"], "max_completion_length": 512}  # the data is not used
-    cfg = load_config("cpu", arm="base", **{**text, **settings, "model": model})
+    cfg = load_config("cpu", arm="base", **{**text, **settings, "model": name})
     loaded, tokenizer = load_base(cfg, cfg.model_location), load_tokenizer(cfg, cfg.model_location)
     if adapter is not None:
         from peft import PeftModel
 
         loaded = PeftModel.from_pretrained(loaded, adapter)
     return Evaluator(cfg, loaded.eval(), tokenizer)
+
+
+def trained_runs() -> list[Path]:
+    """Return the folders of the runs whose model is here: the committed one, then those that ``make reproduce`` left."""
+    return [model.parent for root in (ROOT, ROOT / OUT) for model in sorted(root.glob("results/*/runs/*/model"))]
+
+
+def _of_run(folder: Path, settings: dict) -> Evaluator:
+    """Load the model of a finished run, with the lengths that it was trained with."""
+    made, profile, output = store.read_json(folder / "run.json"), folder.parts[-3], folder.parents[3]
+    if not (folder / "model").is_dir():
+        raise FileNotFoundError(
+            f"{folder} holds no model: git has the numbers of this run alone; make reproduce PROFILE={profile} trains it. "
+            f"Models are here: {', '.join(str(run.relative_to(ROOT)) for run in trained_runs())}"
+        )
+    params = made["params"]
+    if params["model"] != MINIATURE or params.get("lora_rank"):  # it takes the base model, too
+        own = {"arm": made["arm"], "seed": made["seed"], "output_root": str(output)}
+        return Evaluator.load(load_config(profile, **own, **settings))
+    length = {name: params[name] for name in ["max_completion_length"] if name in params}
+    return _miniature(load_config("cpu", arm="base", **{**length, **settings}), folder / "model")
+
+
+def _miniature(cfg: Config, weights: Path) -> Evaluator:
+    """Load a miniature from its weights alone: its tokenizer is made, and the base model need not be here."""
+    limit_threads(cfg)
+    return Evaluator(cfg, load_base(cfg, str(weights)).eval(), make_tokenizer(PHRASES))
+
+
+def is_problem(question: str) -> bool:
+    """True if a question is a chain or a blank as the miniature writes them, whatever its white space.
+
+    >>> is_problem("7 a+8 b*3"), is_problem("seven a plus eight"), is_problem("1 a+2 b+? =1"), is_problem("1 a+2 b+?")
+    (True, True, True, False)
+    """
+    plain = miniature.bare(question)
+    if not re.fullmatch(r"\d([-+*]\d){1,5}" + r"=\d" * ("?" in plain), plain.replace("?", "0", 1)):
+        return False
+    chain, equals, target = plain.partition("=")
+    written = miniature.labelled(chain) + equals + target
+    in_words = not equals and question.split() == miniature.in_words(written).split()
+    return in_words or "".join(question.split()) == "".join(written.split())
 
 
 def answer_in_rounds(
@@ -70,21 +128,21 @@ def answer_in_rounds(
         (rounds, problems) of ``text, answer, correct, tokens, truncated``, as `Evaluator.grade` gives them.
 
     Raises:
-        ValueError: fewer than one round, a question or phrase that the miniature cannot read, or one too long for the
-            model's context.
+        ValueError: fewer than one round, a question that is no problem of the miniature, a phrase that it does not know,
+            or one too long for the model's context.
     """
     if count < 1:
         raise ValueError(f"{count} rounds; ask for one or more")
-    prompts = model.questions(problems)
     if model.cfg.template == "miniature":
-        for problem, ids in zip(problems, prompts, strict=True):
-            if model.tokenizer.pad_token_id in ids:  # what its tokenizer does not know
+        for problem in problems:
+            if not is_problem(problem["question"]):
                 raise ValueError(
-                    f"the miniature cannot read {problem['question']!r}; it reads chains such as '7 a+8 b*3' or "
-                    "'seven a plus eight', and blanks such as '7 a+? b-3 =4'"
+                    f"the miniature cannot read {problem['question']!r}; it reads chains of 2 to 6 digits such as '7 a+8 b*3' "
+                    f"or 'seven a plus eight', and blanks with a target such as {EXAMPLE['question']!r}"
                 )
         if isinstance(phrase, str) and phrase not in PHRASES:
             raise ValueError(f"the miniature does not know the phrase {phrase!r}; its phrases are {PHRASES}")
+    prompts = model.questions(problems)
     completions = model.attempt(prompts, temperature)
     rounds_made = [model.grade(problems, completions)]
     for _ in range(count - 1):
@@ -95,7 +153,7 @@ def answer_in_rounds(
 
 def correct(
     model: Evaluator,
-    question: str,
+    question: str | None = None,
     rounds: int = 2,
     gold: str | None = None,
     phrase: int | str | None = None,
@@ -105,6 +163,7 @@ def correct(
     """Answer a question, and correct the answer `rounds` - 1 times.
 
     Args:
+        question: None: `EXAMPLE`, a validation problem of the miniature, with its answer as `gold`.
         gold: the right answer, for the verdicts alone; no attempt sees it.
         phrase, temperature: as in `answer_in_rounds`.
         seed: of the sampling.
@@ -113,6 +172,8 @@ def correct(
         ValueError: as `answer_in_rounds`.
     """
     torch.manual_seed(seed)
+    if question is None:
+        question, gold = EXAMPLE["question"], EXAMPLE["answer"]
     gold = None if gold is None else str(gold)
     made = answer_in_rounds(model, [{"question": question, "answer": gold or ""}], rounds, phrase, temperature)
     attempts = [attempt if gold is not None else {**attempt, "correct": None} for (attempt,) in made]

@@ -15,7 +15,7 @@ import pandas as pd
 from rapidfuzz.distance import Levenshtein
 
 from mgrpo_lib.experiment import store
-from mgrpo_lib.experiment.settings import ROOT, profile_names
+from mgrpo_lib.experiment.settings import load_config, profile_names
 from mgrpo_lib.method.prompts import phrase_text
 from mgrpo_lib.report.tables import NAMES, name_of
 from mgrpo_lib.tasks.names import nearest
@@ -157,7 +157,7 @@ def results_folder(results: str | Path) -> Path:
     """
     folder = Path(results).expanduser()
     if not (folder / "records").is_dir() and str(results) in profile_names():
-        folder = ROOT / "results" / str(results)
+        folder = load_config(str(results), arm="base").at_hand("records").results
     if not any(folder.glob("records/*.json")):
         raise FileNotFoundError(
             f"no records in {folder / 'records'}; give a results folder or a profile that has been run "
@@ -185,7 +185,7 @@ class Explorer:
     In a notebook it shows widgets, and plain HTML where the viewer has no widgets. In a terminal, print it.
 
     Args:
-        results: a results folder, or a profile whose results are in the repository.
+        results: a results folder, or a profile, for its results in ``out`` or else the committed ones.
         arm, seed, benchmark, transition: what is shown first. By default MGRPO, its first seed, the test set where most
             is fixed, and all of `TRANSITIONS`.
 

@@ -8,6 +8,7 @@ from peft import PeftModel
 from mgrpo_lib.method.config import MGRPOConfig
 from mgrpo_lib.method.prompts import check_context, guidance_ids
 from mgrpo_lib.method.quantized import is_quantized
+from mgrpo_lib.method.tokenizers import check_template, check_vocabulary, embeddings
 
 LORA_LEARNS_FROM = 1e-6  # a learning rate below which adapters move next to nothing in a training of usual length
 PACKED_WEIGHTS = (
@@ -39,8 +40,9 @@ def after_loading(trainer) -> None:
     """Refuse a model that would train nothing, or against another reference than itself; with any number of layers.
 
     Raises:
-        ValueError: packed weights with vLLM; no trainable parameter; fewer questions than a generation takes; a reference
-            that TRL loaded from disk and that is not the model in memory.
+        ValueError: packed weights with vLLM; no trainable parameter; fewer questions than a generation takes; tokens without an
+            embedding; prompts that the chat template cannot write; a reference that TRL loaded from disk and that is not the
+            model in memory.
     """
     args, model = trainer.args, trainer.model
     if args.use_vllm and is_quantized(model):
@@ -53,6 +55,7 @@ def after_loading(trainer) -> None:
             f"train_dataset has {len(trainer.train_dataset)} questions, and one generation takes {questions}: no step could be "
             "made; give more questions, or lower per_device_train_batch_size or steps_per_generation"
         )
+    _check_tokens(trainer)
     whole = trainer.accelerator.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED)
     if (
         trainer.ref_model is not None
@@ -70,6 +73,20 @@ def after_loading(trainer) -> None:
         )
 
 
+def _check_tokens(trainer) -> None:
+    """Refuse a tokenizer that does not go with the model or the first prompt."""
+    check_vocabulary(trainer._tokenizer, embeddings(trainer.model))
+    rows, other = (
+        trainer.train_dataset,
+        trainer._is_vlm or trainer.tools,
+    )  # whose prompts TRL writes in ways of their own
+    if not isinstance(rows, Dataset) or other or "prompt" not in rows.column_names:
+        return
+    prompt = rows[0]["prompt"]
+    if isinstance(prompt, str) or all(isinstance(message["content"], str) for message in prompt):
+        check_template(trainer._tokenizer, prompt, trainer.chat_template_kwargs)
+
+
 def _same_weights(model, reference) -> bool:
     """True if the weights agree, up to the rounding of another dtype."""
     own, other = model.state_dict(), reference.state_dict()
@@ -84,7 +101,8 @@ def before_training(trainer, tokenize) -> None:
         tokenize: TRL's tokenization of layer-1 prompts.
 
     Raises:
-        ValueError: questions with images; a router loss where rows are left out; more tokens than the context holds.
+        ValueError: questions with images; a router loss where rows are left out; tokens without an embedding; more tokens than
+            the context holds.
     """
     first, prompt = _first(trainer)
     contents = [] if isinstance(prompt, str) else [message["content"] for message in prompt]
@@ -97,12 +115,15 @@ def before_training(trainer, tokenize) -> None:
             "router_aux_loss_coef=0, or pass on and keep all"
         )
     args, config = trainer.args, trainer.model.config.get_text_config()
+    check_vocabulary(trainer._tokenizer, embeddings(trainer.model), trainer._guidance.values())
     limits = [getattr(config, "max_position_embeddings", None), args.vllm_max_model_length if args.use_vllm else None]
     limits = [limit for limit in limits if limit is not None]
     if not limits or args.max_completion_length is None or not isinstance(trainer.train_dataset, Dataset):
         return  # no limit, or a stream of questions that cannot be looked through beforehand
     longest = sorted(trainer.train_dataset["prompt"], key=lambda prompt: len(str(prompt)))[-32:]
-    question = max(map(len, tokenize(longest)[0]))
+    prompts = tokenize(longest)[0]
+    check_vocabulary(trainer._tokenizer, embeddings(trainer.model), prompts)
+    question = max(map(len, prompts))
     phrase = max(map(len, trainer._guidance.values()))
     check_context(min(limits), question, phrase, args.num_layers, args.max_completion_length)
 

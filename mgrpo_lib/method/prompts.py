@@ -6,6 +6,11 @@ independent second-hand sources; its layer-2 template only in structure: questio
 continue in the assistant's voice, because the phrases are in the first person; the paper's exact wording is unknown.
 """
 
+import re
+import unicodedata
+
+from jinja2 import TemplateError
+
 # Seven phrases, same order in both second-hand sources; whether the paper's pool has more is unknown. The sixth is cut
 # off in both.
 PHRASES = [
@@ -40,7 +45,40 @@ PLAIN_TURNS = (
     "{{ eos_token if m['role'] == 'assistant' else '' }}\n{% endfor %}{{ 'Assistant:' if add_generation_prompt else '' }}"
 )
 
+
+def plain_turns(tokenizer) -> str:
+    """Return `PLAIN_TURNS` for a tokenizer: behind BOS if it begins its texts so, since a template has to write that itself."""
+    begins = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    return "{{ bos_token }}" * begins + PLAIN_TURNS
+
+
 Prompt = str | list[dict[str, str]]
+
+# what is left of a TeX command, such as \text or \neq, whose first letters became a tab or a line end
+REMNANT = re.compile(
+    r"\t(?=(?:ext(?:bf|it|rm|tt)?|imes|heta|an|anh|au|frac|o|op|riangle|ilde|herefore)(?![a-z]))"
+    r"|\n(?=(?:eq|abla|ot|otin|leq|geq)(?![a-z]))|\r(?!\n)"
+)
+# joiners that emoji, Persian and Indic scripts are written with
+JOINER = re.compile(r"(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")
+
+
+def text_problem(name: str, text: str) -> tuple[str, str] | None:
+    r"""Return what is wrong with a setting's text, and the fix, if it holds a control or format character; else None.
+
+    In double quotes YAML and Python read the ``\b`` of ``\boxed`` as a backspace.
+
+    >>> text_problem("system_prompt", "Answer in \boxed{}.")[0]
+    "system_prompt holds the control character '\\x08'"
+    """
+    text = JOINER.sub("", text)
+    unseen = (c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c not in "\n\t\r")
+    if (odd := next(unseen, None)) and unicodedata.category(odd) == "Cf":
+        return f"{name} holds {odd!r} ({unicodedata.name(odd, 'unnamed')}), which is not seen", "delete it"
+    if odd or (odd := REMNANT.search(text)):
+        fix = "write the backslash twice, as in \\\\boxed, or in YAML in single quotes, '\\boxed'"
+        return f"{name} holds the control character {odd if isinstance(odd, str) else odd[0]!r}", fix
+    return None
 
 
 def chat_prompt(question: str, system: str | None = None) -> Prompt:
@@ -79,12 +117,18 @@ def user_turn(tokenizer, prompt: Prompt, phrase: str, **template) -> str:
         )
     placeholder = "(here stands the draft)"
     turns = [*prompt, {"role": "assistant", "content": placeholder}, {"role": "user", "content": phrase}]
-    texts = [
-        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **template)
-        for messages in (prompt, turns)
-    ]
+    try:
+        texts = [
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **template)
+            for messages in (prompt, turns)
+        ]
+    except TemplateError as error:
+        raise ValueError(
+            f"this chat template takes no user's turn after an answer ({error}); use phrase_role='assistant', or another "
+            "chat_template"
+        ) from error
     before, found, after = texts[1].partition(placeholder)
-    if not found or phrase not in after or not texts[0].startswith(before):
+    if not found or phrase.strip() not in after or not texts[0].startswith(before):
         raise ValueError(
             "this chat template rewrites the conversation before a draft once a user's turn follows, so the draft would "
             "stand in another context than it was written in; use phrase_role='assistant', or another chat_template"
@@ -155,5 +199,5 @@ def check_context(context: int, question: int, phrase: int, attempts: int, attem
         raise ValueError(
             f"the longest question ({question} tokens), {attempts} attempts of max_completion_length={attempt} and the "
             f"phrases between them ({between}) exceed the model's context of {context} tokens; {fix}leave out the longest "
-            "questions"
+            "questions, or shorten the system prompt"
         )

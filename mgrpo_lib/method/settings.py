@@ -9,7 +9,7 @@ hyperparameters", which its author did not verify. "Reviews" are public summarie
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
-from mgrpo_lib.method.prompts import PHRASES
+from mgrpo_lib.method.prompts import PHRASES, text_problem
 
 
 def setting(default: Any, text: str) -> Any:
@@ -122,6 +122,8 @@ class MGRPOSettings:
             )
         if not isinstance(self.phrases, list) or not all(isinstance(p, str) and p.strip() for p in self.phrases):
             yield f"phrases is {self.phrases!r}", "give a list of texts, such as ['Is that so?']"
+        else:
+            yield from filter(None, (text_problem("phrases", phrase) for phrase in self.phrases))
         if self.num_layers > 1:
             yield from self._correction_problems()
 

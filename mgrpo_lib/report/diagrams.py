@@ -24,7 +24,7 @@ def flows_figure(summary: dict) -> plt.Figure:
     for benchmark, axis in zip(benchmarks, axes[0], strict=True):
         for i, (arm, row) in enumerate(rows_of(summary, benchmark).items()):
             _flow(axis, len(arms) - 1 - i, row, style.look_of(arm, arms)[0])
-        axis.set(title=benchmark, xlim=(0, 1), ylim=(-0.02, len(arms)), xticks=[0.04, 0.96])
+        axis.set(title=style.plain(benchmark), xlim=(0, 1), ylim=(-0.02, len(arms)), xticks=[0.04, 0.96])
         axis.set_xticklabels(["1st", "2nd"])
         axis.grid(False)
         axis.spines[:].set_visible(False)

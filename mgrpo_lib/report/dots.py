@@ -28,7 +28,7 @@ def attempts_key() -> list:
 
 def _name_rows(axis: Axes, names: Iterable[str], width: int = 20) -> None:
     """Give each name a line of the panel, the first at the top; the labels at the left replace a legend."""
-    names = [name if "\n" in name else textwrap.fill(name, width) for name in names]
+    names = [style.plain(name if "\n" in name else textwrap.fill(name, width)) for name in names]
     axis.set_yticks(range(len(names)), list(reversed(names)), linespacing=0.95)
     axis.set_ylim(-0.6, len(names) - 0.4)
     axis.tick_params(axis="y", length=0)

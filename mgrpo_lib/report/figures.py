@@ -75,7 +75,7 @@ def frontier_figure(summary: dict) -> plt.Figure:
         line[0].set_ylabel("right answers, %")
         line[len(line) // 2].set_xlabel(costs[cost])
     for benchmark, axis in zip(benchmarks, axes[0], strict=True):
-        axis.set_title(benchmark)
+        axis.set_title(style.plain(benchmark))
     style.finish(figure, style.where(summary), "", [*_arms_key(arms, arms, ms=5, lw=1.1), *attempts_key()])
     return figure
 
@@ -274,7 +274,7 @@ def show(name: str, cfg: Config) -> None:
         )
     if caption := known.get(name):
         display(Image(filename=picture, width=round(style.TEXT_WIDTH * 110), alt=caption["text"]))
-        display(Markdown(f"*{caption['title']}.* {caption['text']}"))
+        display(Markdown(f"*{caption['title']}.* {caption['text']}".replace("<", "\\<")))
 
 
 def draw_all(cfg: Config) -> list[Path]:

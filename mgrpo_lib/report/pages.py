@@ -40,7 +40,15 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for function in (tables.percent, tables.points, tables.name_of, tables.markdown, listed, times):
+    for function in (
+        tables.percent,
+        tables.points,
+        tables.name_of,
+        tables.markdown,
+        tables.escaped,
+        listed,
+        times,
+    ):
         found.filters[function.__name__] = function
     for function in (
         tables.variants_table,
@@ -97,7 +105,7 @@ def block(place: str, *given: Config) -> str:
         FileNotFoundError: a result file is missing.
     """
     template, profiles = BLOCKS[place]
-    cfgs = given or [load_config(profile, arm="base") for profile in profiles]
+    cfgs = given or [load_config(profile, arm="base", output_root=".") for profile in profiles]
     contents = [store.read_json(cfg.results / "summary.json") for cfg in cfgs]
     first = {"cfg": cfgs[0], "summary": contents[0], "tables": tables.tables(contents[0])}
     every = {cfg.profile: {"cfg": cfg, "summary": content} for cfg, content in zip(cfgs, contents, strict=True)}
@@ -197,7 +205,7 @@ def stage_table(took: dict) -> pd.DataFrame:
     total = sum(took["steps"].values())
     return pd.DataFrame(
         {
-            "notebook": f"`{titles[stage]}`",
+            "notebook": titles[stage],
             "runs": len(seconds),
             "time": clock(sum(seconds)),
             "share, %": round(100 * sum(seconds) / total),

@@ -53,6 +53,11 @@ def look_of(arm: str, arms: Iterable[str]) -> tuple[str, str]:
     return OTHERS[own.index(arm) % len(OTHERS)]
 
 
+def plain(text: str) -> str:
+    """Return a text that matplotlib takes for no formula, whatever names are in it."""
+    return text.replace("$", "\\$")
+
+
 def use_style() -> None:
     plt.style.use(Path(__file__).parent / "mgrpo.mplstyle")
 
@@ -73,7 +78,7 @@ def panels(names: list[str], height: float, **options) -> tuple[plt.Figure, dict
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
     places = list(axes.flat)
     for name, axis in zip(names, places, strict=False):
-        axis.set_title(name)
+        axis.set_title(plain(name))
         axis.tick_params(labelbottom=True)
     for axis in places[len(names) :]:
         axis.axis("off")
@@ -82,7 +87,7 @@ def panels(names: list[str], height: float, **options) -> tuple[plt.Figure, dict
 
 def finish(figure: plt.Figure, title: str, xlabel: str, handles: list[Line2D], spare: list[Axes] | None = None) -> None:
     """Add title, common label of the x axes, and the legend: in a blank place, or else below, where it covers nothing."""
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     if spare:
         spare[0].legend(handles=handles, loc="center")
         figure.supxlabel(xlabel)

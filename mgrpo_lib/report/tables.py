@@ -1,5 +1,6 @@
 """Tables of an experiment, made from ``summary.json`` alone and written as Markdown, CSV and LaTeX (no torch)."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -294,7 +295,8 @@ def settings_table(cfg: Config, *stages: type):
     fields = {name: field for stage in stages for name, field in stage.model_fields.items()}
     meaning = [field.description for field in fields.values()]
     table = {"setting": list(fields), "value": [str(getattr(cfg, name)) for name in fields], "meaning": meaning}
-    return pd.DataFrame(table).set_index("setting").style.set_properties(**{"text-align": "left"})
+    shown = pd.DataFrame(table).set_index("setting").style.format(escape="html")
+    return shown.set_properties(**{"text-align": "left"})
 
 
 # ---------------------------------------------------------------------------------------------- all of them
@@ -323,10 +325,20 @@ def tables(summary: dict) -> dict[str, pd.DataFrame]:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Write a table in Markdown."""
+    """Write a table in Markdown; what would be markup in a name is escaped."""
     cells = table.astype(object).fillna("").astype(str).itertuples(index=False)
-    rows = [table.columns, ["---"] * len(table.columns), *cells]
+    rows = [[escaped(str(cell)) for cell in row] for row in (table.columns, *cells)]
+    rows.insert(1, ["---"] * len(table.columns))
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def escaped(text: str) -> str:
+    r"""Escape what would be Markdown in a text, unless all of it is bold.
+
+    >>> escaped("a|b"), escaped("**supported**")
+    ('a\\|b', '**supported**')
+    """
+    return text if re.fullmatch(r"\*\*\w+\*\*", text) else re.sub(r"([\\|`<*$])", r"\\\1", text)
 
 
 def write(summary: dict, folder: Path) -> None:

@@ -12,6 +12,8 @@ SPECIAL = str.maketrans(
         "^": r"\textasciicircum{}",
         "<": r"\textless{}",
         ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        "`": r"\textasciigrave{}",
         "±": r"$\pm$",
         **{character: f"\\{character}" for character in "&%$#_{}"},
     }

@@ -99,6 +99,16 @@ def bare(question: str) -> str:
     return "".join(digits.get(token, token) for token in re.findall(r"[a-z]{2,}|[0-9+*=?-]", question))
 
 
+def unreadable(question: str) -> str | None:
+    """Return the first word or sign of a question that the miniature has no token for.
+
+    >>> unreadable("7 a+8 b*3"), unreadable("What is 7 + 8?")
+    (None, 'What')
+    """
+    known = {*"0123456789+-*=?", *LABELS, *WORDS.values()}
+    return next((one for one in re.findall(r"[^\W\d_]+|\S", question) if one not in known), None)
+
+
 def prompt(question: str) -> str:
     """Write a question as the base model reads it."""
     return f"<q>{question}<a>"

@@ -70,9 +70,9 @@ def test_unusable_names_are_refused(settings, message):
 def test_a_file_named_as_another_set_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="'math'.*rename"):
         config(benchmarks=[own(tmp_path / "math.jsonl", [ROW])])
-    same = own(tmp_path / "same.jsonl", [ROW])
-    with pytest.raises(ConfigError, match="rename"):
-        config(train_data=same, benchmarks=[same])
+    (tmp_path / "b").mkdir()
+    with pytest.raises(ConfigError, match="'two'.*rename"):
+        config(benchmarks=[own(tmp_path / folder / "two.jsonl", [ROW]) for folder in (".", "b")])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Which notebooks run, in which order, with what, and how long they still take; nothing is run here."""
 
 import os
+import shlex
 import subprocess
 import sys
 from itertools import takewhile
@@ -8,7 +9,7 @@ from itertools import takewhile
 import pytest
 
 from mgrpo_lib.__main__ import main
-from mgrpo_lib.experiment import jobs, pipeline, store
+from mgrpo_lib.experiment import jobs, outcome, pipeline, store
 from mgrpo_lib.experiment.jobs import list_jobs, time_to_go
 from mgrpo_lib.experiment.settings import ROOT, load_config
 
@@ -54,6 +55,12 @@ def test_the_time_to_go_is_unknown_until_it_is_known_and_then_does_not_rise():
     assert listed[first].name == "03_grpo_matched-seed10", "the last kind that is new"
     rest = [sum(seconds[job] for job in listed[i:]) - 1.0 for i in range(first, len(listed))]
     assert known[first:] == pytest.approx(rest)
+    last = listed.index(next(job for job in listed if job.name == "05_seed13"))  # one more evaluation waits
+    finished = {done: seconds[done] for done in listed[:last]}
+    whole = time_to_go(listed[last + 1 :], {listed[last]: 1.0}, finished, {listed[last]: 0.1})
+    assert whole == pytest.approx(rest[last - first]), "what an evaluation tells is not believed"
+    late = time_to_go(listed[last + 1 :], {listed[last]: 90.0}, finished, {})
+    assert late == pytest.approx(rest[last - first] + 1.0 - 60.0 + 30.0), "the next one takes as long, too"
 
 
 def test_without_arms_the_base_model_alone_is_evaluated(tmp_path, monkeypatch, capsys):
@@ -117,6 +124,40 @@ def test_wrong_parameters_stop_before_any_work(arguments, named, tmp_path, monke
     monkeypatch.setattr(sys, "argv", call)
     assert main() == 2 and named in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("given", "place"), [([], ROOT), (["--out", "out"], ROOT / "out")])
+def test_figures_are_those_of_the_repository_unless_asked_otherwise(given, place, monkeypatch):
+    redrawn = []
+    monkeypatch.setattr("mgrpo_lib.__main__.redraw", lambda cfg: redrawn.append(cfg.output) or 0)
+    monkeypatch.setattr(sys, "argv", ["mgrpo_lib", "figures", *given])
+    assert main() == 0 and redrawn == [place]
+
+
+@pytest.mark.parametrize(("target", "place"), [("reproduce", "out"), ("reference", ".")])
+def test_make_reference_alone_writes_into_the_repository(target, place, monkeypatch):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    make = ["make", "-C", ROOT, "-n", "-o", ".venv/.ready", target, "PROFILE=smoke"]
+    said = subprocess.run(make, capture_output=True, text=True, check=True, env=environment).stdout
+    command = next(line for line in said.splitlines() if "mgrpo_lib reproduce" in line)
+    asked = []
+    monkeypatch.setattr(sys, "argv", shlex.split(command.partition(" -m ")[2]))
+    monkeypatch.setattr(pipeline, "reproduce", lambda profile, settings, seeds, out, workers: asked.append(out) or 0)
+    assert main() == 0 and pipeline.configuration("smoke", {}, out=asked[0]).output == (ROOT / place).resolve()
+
+
+def test_verdicts_are_compared_with_the_committed_ones(tmp_path):
+    cfg = load_config("cpu", arm="base", output_root=str(tmp_path))
+    summary = store.read_json(ROOT / "results" / "cpu" / "summary.json")
+    number = len(summary["hypotheses"])
+    store.write_json(cfg.results / "summary.json", summary)
+    assert f"{number} of {number} verdicts" in outcome.agreement(cfg) and ";" not in outcome.agreement(cfg)
+    row = summary["hypotheses"][0] | {"verdict": "unlike"}
+    store.write_json(cfg.results / "summary.json", {**summary, "hypotheses": [row, *summary["hypotheses"][1:]]})
+    said = outcome.agreement(cfg)
+    assert f"{number - 1} of {number} verdicts" in said and f"{row['hypothesis']} on {row['benchmark']} (unlike" in said
+    assert outcome.agreement(load_config("cpu", arm="base", output_root=".")) == "", "those are the committed ones"
+    assert outcome.agreement(load_config("smoke", arm="base", output_root=str(tmp_path))) == "", "none are committed"
 
 
 def test_make_passes_everything_on(tmp_path):

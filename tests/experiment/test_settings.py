@@ -36,6 +36,24 @@ def test_a_profile_that_extends_another_changes_what_it_names_alone():
     assert differing == {"profile", "seeds", "arms", "control_arms", "samples"}
 
 
+def test_results_go_to_a_folder_of_the_repository_that_git_ignores(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # a notebook runs in its own folder
+    assert load_config("cpu").output == ROOT / "out"
+    assert load_config("cpu", output_root="my_run").figures == ROOT / "my_run" / "figures" / "cpu"
+    assert load_config("cpu", output_root=".").output == ROOT
+    ignored = ["git", "-C", ROOT, "check-ignore", "-q", load_config("cpu").results / "summary.json"]
+    assert subprocess.run(ignored).returncode in (0, 128), "128: no clone"
+
+
+def test_what_is_looked_at_is_ones_own_or_else_committed(tmp_path):
+    cfg = load_config("cpu", arm="grpo", seed=11, max_steps=3, output_root=str(tmp_path))
+    shown = cfg.at_hand("summary.json")
+    assert shown.model_dump() == cfg.model_dump() | {"output_root": "."} and shown.of_arm("mgrpo").output == ROOT
+    cfg.results.mkdir(parents=True)
+    (cfg.results / "summary.json").touch()
+    assert cfg.at_hand("summary.json") is cfg
+
+
 def test_arms_differ_only_in_what_the_profile_says():
     cfg = load_config("cpu", arm="base")
     mgrpo, matched = (cfg.of_arm(arm).settings(TrainSettings) for arm in ("mgrpo", "grpo_matched"))

@@ -6,6 +6,7 @@ import pytest
 from transformers import TrainerControl, TrainerState
 
 from mgrpo_lib.experiment import store
+from mgrpo_lib.experiment.progress import Progress
 from mgrpo_lib.experiment.settings import load_config
 from mgrpo_lib.experiment.watch import Lines
 
@@ -66,6 +67,28 @@ def test_a_line_holds_all_numbers_and_the_state_is_written(cfg, capsys):
         assert part in lines[0]
     state = store.read_json(cfg.results / "progress" / "mgrpo-seed0.json")
     assert (state["step"], state["total"], state["to_go"]) == (100, 100, 0.0)
+
+
+def test_the_time_to_go_is_told_from_some_share_on_and_neither_a_slow_start_nor_a_pause_counts(tmp_path):
+    clock, lines, told = Clock(), [], {}
+    progress = Progress(tmp_path / "state.json", 100, every=0, show=lines.append, now=clock)
+    for step in range(1, 101):
+        clock.seconds += {1: 60.0, 20: 30.0}.get(step, 2.0)  # it warms up, and writes a checkpoint
+        progress.update(step)
+        told[step] = store.read_json(tmp_path / "state.json")["to_go"]
+    assert told == {step: None if step < 5 else 2.0 * (100 - step) for step in told}
+    assert "unknown" in lines[3] and "3:10 to go" in lines[4]
+
+
+def test_what_an_earlier_process_did_tells_nothing(tmp_path):
+    clock = Clock()
+    progress = Progress(tmp_path / "state.json", 40, done=36, show=lambda _: None, now=clock)
+    for step in range(37, 40):
+        clock.seconds += 2.0
+        progress.update(step)
+        assert progress.to_go(step) is None
+    progress.update(40)
+    assert store.read_json(tmp_path / "state.json")["to_go"] == 0.0
 
 
 @pytest.mark.parametrize(("budget", "steps", "printed"), [(49_400, 50, 4), (49_600, 49, 3)])

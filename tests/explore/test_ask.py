@@ -8,21 +8,68 @@ import torch
 
 from mgrpo_lib.experiment import evaluate, store
 from mgrpo_lib.experiment.data import test_problems as problems_of  # pytest would take the name for a test
-from mgrpo_lib.experiment.settings import ROOT, load_config
+from mgrpo_lib.experiment.data import validation_problems
+from mgrpo_lib.experiment.settings import ROOT, ConfigError, load_config
 from mgrpo_lib.experiment.train import train, train_base
-from mgrpo_lib.explore.ask import answer_in_rounds, compare, correct, load, measure_rounds
+from mgrpo_lib.explore.ask import EXAMPLE, answer_in_rounds, compare, correct, is_problem, load, measure_rounds
 from mgrpo_lib.method.prompts import PHRASES
 from mgrpo_lib.report import rounds
 from mgrpo_lib.report.statistics import accuracy_interval
+from mgrpo_lib.tasks import miniature
 from tests.experiment.test_own_model import chat_model as chat_model  # a fixture
 
 FIELDS = ("text", "answer", "correct", "tokens", "truncated")
-QUESTION, GOLD = "2 a+4 b+? =5", "9"
+QUESTION, GOLD = EXAMPLE.values()
+SHIPPED = "results/cpu/runs/mgrpo-seed10"
 
 
 @pytest.fixture(scope="module")
 def base():
+    return load("base")
+
+
+@pytest.fixture(scope="module")
+def shipped():
     return load()
+
+
+def test_the_example_is_a_wrong_draft_and_its_right_correction_and_no_test_problem(shipped):
+    shown = correct(shipped)
+    assert [attempt["correct"] for attempt in shown.attempts] == [False, True] and shown.gold == GOLD
+    validation = {problem["question"]: problem["answer"] for problem in validation_problems(shipped.cfg)}
+    assert validation[QUESTION] == GOLD
+
+
+@pytest.mark.committed
+def test_the_shipped_model_makes_the_committed_attempts(shipped):
+    """It was trained again with the versions of the committed run; all 1,500 of its records are those."""
+    committed = store.read_jsonl(ROOT / "results" / "cpu" / "records" / "mgrpo-seed10.jsonl.gz")
+    for name in ("blanks", "chains_words"):
+        records = evaluate.two_attempts(shipped, problems_of(shipped.cfg, name)[:20])
+        assert [{"benchmark": name, **one} for one in records] == [r for r in committed if r["benchmark"] == name][:20]
+
+
+@pytest.mark.parametrize(
+    "name", ["cpu", SHIPPED, ROOT / SHIPPED, load_config("cpu", arm="mgrpo", seed=10, output_root=".")]
+)
+def test_the_shipped_model_by_its_names(shipped, name):
+    found = load(name)
+    assert all(torch.equal(a, b) for a, b in zip(found.model.parameters(), shipped.model.parameters(), strict=True))
+    assert correct(found).attempts == correct(shipped).attempts
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "fix"),
+    [
+        ("ablation", ConfigError, SHIPPED),
+        ("bases", ConfigError, "base, cpu"),
+        (SHIPPED[:-2] + "11", FileNotFoundError, SHIPPED),
+    ],
+)
+def test_a_model_that_is_not_here_is_refused_with_those_that_are(name, kind, fix):
+    with pytest.raises(kind, match=fix) as error:
+        load(name)
+    assert name in str(error.value)
 
 
 def test_the_first_two_rounds_are_the_two_attempts_of_the_experiment(base):
@@ -51,10 +98,10 @@ def test_the_gold_answer_is_for_the_verdict_alone(base):
 
 
 def test_sampled_it_is_fixed_now_and_then_as_notebook_07_says(base):
-    ends = [correct(base, QUESTION, gold=GOLD, temperature=1.0, seed=seed).attempts for seed in range(8)]
-    assert ends[0] == correct(base, QUESTION, gold=GOLD, temperature=1.0, seed=0).attempts
+    ends = [correct(base, temperature=1.0, seed=seed).attempts for seed in range(4)]
+    assert ends[0] == correct(base, temperature=1.0, seed=0).attempts
     fixed = [attempts for attempts in ends if not attempts[0]["correct"] and attempts[1]["correct"]]
-    assert 0 < len(fixed) < 8
+    assert 0 < len(fixed) < 4
 
 
 def test_phrases_by_number_and_by_text(base):
@@ -66,8 +113,13 @@ def test_phrases_by_number_and_by_text(base):
 @pytest.mark.parametrize(
     ("question", "how", "named"),
     [
-        ("What is 2 + 2?", {}, "What is 2 + 2?"),
+        ("What is 2 + 2?", {}, QUESTION),
         ("7 a+8 b/3", {}, "7 a+8 b/3"),
+        ("7+8*3", {}, "7 a+8 b*3"),
+        ("7 a+8 b*3 c-1 d+4 e*2 f+1", {}, "2 to 6"),
+        ("1 a+2 b+?", {}, QUESTION),
+        ("1 a+2 b+3 =6", {}, QUESTION),
+        ("1 a+? b+? =1", {}, QUESTION),
         (QUESTION, {"phrase": "Is that so?"}, "Is that so?"),
         (QUESTION, {"rounds": 0}, "0 rounds"),
     ],
@@ -75,6 +127,12 @@ def test_phrases_by_number_and_by_text(base):
 def test_what_the_miniature_cannot_read_is_refused(base, question, how, named):
     with pytest.raises(ValueError, match=re.escape(named)):
         correct(base, question, **how)
+
+
+@pytest.mark.parametrize("name", miniature.BENCHMARKS)
+def test_every_problem_of_the_miniature_is_read_with_any_white_space(name):
+    for problem in miniature.problems(name, "test", 50):
+        assert is_problem(problem["question"]) and is_problem(f" {problem['question']} ".replace(" ", "  "))
 
 
 def test_any_folder_with_an_adapter_can_be_asked(chat_model, tmp_path):
@@ -126,6 +184,8 @@ def test_rounds_are_measured_once_and_summarised_with_intervals(cfg, monkeypatch
         assert row["gain"] == pytest.approx([value - row["accuracy"][0] for value in row["accuracy"]])
         assert row["seeds"] == [0, 1] and row["n"] == 12 and len(row["accuracy"]) == 3
     assert len(rounds.table(summary)) == 4
+    own = cfg.of_arm("mgrpo", 1)
+    assert correct(load(own.run_folder)).attempts == correct(load(own)).attempts, "a run of one's own, by its folder"
     monkeypatch.setattr("mgrpo_lib.explore.ask.answer_in_rounds", None)
     assert measure_rounds(cfg, 3) == summary, "nothing is asked again"
 
@@ -141,7 +201,7 @@ def test_models_are_compared_on_the_same_problems(cfg):
 @pytest.mark.committed
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/rounds.json")), ids=lambda path: path.parent.name)
 def test_committed_rounds_are_those_of_this_code(path, tmp_path, monkeypatch):
-    cfg = load_config(path.parent.name, arm="base")
+    cfg = load_config(path.parent.name, arm="base", output_root=".")
     summary = store.read_json(path)
     assert summary == rounds.finished(cfg, summary["rounds"]), "run notebook 07 where the models are, and commit"
     monkeypatch.setattr(store, "write_json", lambda *_: None)

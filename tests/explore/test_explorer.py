@@ -15,6 +15,7 @@ from mgrpo_lib.explore.explorer import LONGEST, TRANSITIONS, VIEW, Attempts, exp
 from mgrpo_lib.explore.panel import Panel
 from mgrpo_lib.method.prompts import PHRASES
 
+RESULTS = ROOT / "results"
 PROFILES = ["cpu", "ablation", "smollm2", "smollm2_nf4", "smollm2_gpu"]
 HOSTILE = (
     '<script>alert(1)</script><img src=x onerror="alert(2)">\x1b[31m\u202e&amp; </pre></div>$$\\href{javascript:x}{y}$$'
@@ -50,8 +51,8 @@ def words(text: str) -> str:
 @pytest.mark.committed
 @pytest.mark.parametrize("profile", PROFILES)
 def test_transitions_counted_are_those_of_the_summary(profile):
-    explorer = explore(profile)
-    summary = store.read_json(ROOT / "results" / profile / "summary.json")
+    explorer = explore(RESULTS / profile)
+    summary = store.read_json(RESULTS / profile / "summary.json")
     assert explorer.runs.keys() == {(run["arm"], run["seed"]) for run in summary["runs"].values()}
     for row in summary["rows"]:
         counts = [explorer.counts((row["arm"], seed), row["benchmark"]) for seed in row["seeds"] or [None]]
@@ -62,7 +63,7 @@ def test_transitions_counted_are_those_of_the_summary(profile):
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_run_is_shown_with_the_texts_of_its_records(profile):
-    explorer = explore(profile)
+    explorer = explore(RESULTS / profile)
     for run, manifest in explorer.runs.items():
         record = store.read_jsonl(manifest.with_suffix(".jsonl.gz"))[-1]
         page = Tags(explorer.page(run, record))
@@ -73,9 +74,10 @@ def test_every_run_is_shown_with_the_texts_of_its_records(profile):
 
 
 def test_what_is_shown_first_can_be_chosen():
-    first = explore("cpu")
+    assert explore("cpu").folder in (ROOT / "out" / "results" / "cpu", RESULTS / "cpu")
+    first = explore(RESULTS / "cpu")
     assert (first.run, first.benchmark) == (("mgrpo", 10), "blanks"), "where most is fixed"
-    chosen = explore(ROOT / "results" / "cpu", "grpo", 12, "chains", "right to wrong")
+    chosen = explore(RESULTS / "cpu", "grpo", 12, "chains", "right to wrong")
     page = Tags(chosen._repr_html_())
     count = chosen.counts(("grpo", 12), "chains")["right to wrong"]
     assert count > 0 and f"chains, right to wrong: {min(count, 10)} of {count}" in page.text
@@ -87,13 +89,13 @@ def test_what_is_shown_first_can_be_chosen():
 def test_what_is_not_there_is_refused(wrong):
     name, value = next(iter(wrong.items()))
     with pytest.raises(ValueError, match=f"{name} {value!r}"):
-        explore("cpu", **wrong)
+        explore(RESULTS / "cpu", **wrong)
 
 
 def test_a_missing_folder_and_records_of_another_manifest_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="'cpu'"):
         explore("cpus")
-    shutil.copytree(ROOT / "results" / "smollm2_nf4" / "records", tmp_path / "records")
+    shutil.copytree(RESULTS / "smollm2_nf4" / "records", tmp_path / "records")
     manifest = store.read_json(tmp_path / "records" / "base.json")
     store.write_json(tmp_path / "records" / "base.json", {**manifest, "digest": "0"})
     with pytest.raises(ValueError, match="base"):
@@ -106,7 +108,7 @@ def test_samples_are_a_group_with_its_advantages():
     assert [re.findall(r"<td>(.*?)</td>", row)[:3] for row in rows] == [
         ["5", "1", "+1.50"], ["-", "0", "-0.50"], ["6", "0", "-0.50"], ["6", "0", "-0.50"]
     ]  # fmt: skip
-    explorer = explore("cpu")
+    explorer = explore(RESULTS / "cpu")
     shown = explorer.page(explorer.run, explorer.select(explorer.run, "chains", "wrong to right")[0])
     assert "advantage A" in shown
     later = explorer.select(explorer.run, "blanks", "wrong to right")[-1]  # only the first problems are sampled
@@ -157,7 +159,7 @@ def test_marks_show_what_was_given_up_and_what_is_new():
 
 
 def test_widgets_page_through_the_records():
-    explorer = explore("cpu")
+    explorer = explore(RESULTS / "cpu")
     panel, run = Panel(explorer), ("mgrpo", 10)
     records = explorer.select(run, "blanks", "wrong to right")
     assert panel.page.value == explorer.page(run, records[0]) and panel.total.value == f"of {len(records)}"
@@ -176,7 +178,7 @@ def test_widgets_page_through_the_records():
 
 
 def test_an_output_holds_widgets_and_the_page_for_viewers_without(monkeypatch):
-    explorer = explore("cpu")
+    explorer = explore(RESULTS / "cpu")
     bundle = explorer._repr_mimebundle_()
     assert bundle[VIEW]["model_id"] and bundle["text/html"] == explorer._repr_html_()
     json.dumps(bundle)

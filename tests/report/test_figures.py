@@ -21,7 +21,7 @@ REFERENCES = ["cpu", "ablation", "smollm2", "smollm2_nf4", "smollm2_gpu"]
 
 @pytest.fixture(scope="module", params=REFERENCES)
 def experiment(request):
-    cfg = load_config(request.param, arm="base")
+    cfg = load_config(request.param, arm="base", output_root=".")
     return cfg, store.read_json(cfg.results / "summary.json")
 
 

@@ -18,7 +18,8 @@ from mgrpo_lib.report.summary import summarise
 
 pytestmark = pytest.mark.committed
 CFG, VARIANTS, NF4, LLM, GPU = (
-    load_config(profile, arm="base") for profile in ("cpu", "ablation", "smollm2_nf4", "smollm2", "smollm2_gpu")
+    load_config(profile, arm="base", output_root=".")
+    for profile in ("cpu", "ablation", "smollm2_nf4", "smollm2", "smollm2_gpu")
 )
 PAGES = {page: page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 
@@ -125,7 +126,7 @@ def test_runs_that_profiles_share_are_the_same_run():
 
 
 def test_the_real_benchmarks_were_evaluated_with_the_profiles_settings():
-    cfg = load_config("smollm2_real", arm="base", data_dir="local files")
+    cfg = load_config("smollm2_real", arm="base", data_dir="local files", output_root=".")
     manifest = cfg.results / "records" / "base.json"
     made = fingerprints.made_with(manifest)
     assert store.read_json(manifest)["key"] == fingerprints.evaluation_key(cfg, made)

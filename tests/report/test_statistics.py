@@ -131,9 +131,28 @@ def test_values_without_variation():
         proportion_confint(0, 50, method="beta")[1]
     )
     assert minimum_detectable_effect(np.zeros((3, 50))) == found["high"]
-    found = estimate(np.ones((3, 50)))
-    assert found["low"] == pytest.approx(proportion_confint(50, 50, method="beta")[0])
+    found, least = estimate(np.ones((3, 50))), proportion_confint(50, 50, method="beta")[0]
+    assert (found["low"], found["high"]) == pytest.approx((least - (1 - least), 1)), (
+        "the others may be worse, not equal"
+    )
     assert found["p"] == pytest.approx(binomtest(50, 50).pvalue)
+    for problems in range(2, 12):
+        found = estimate(np.ones(problems))
+        assert (found["low"] > 0) == (found["p"] < 0.05), "interval and sign test agree"
+
+
+@pytest.mark.parametrize("values", [[-1, 0], [1, 0, 0], [[1, 0], [1, -1]], [1, 1], np.ones((3, 2)), [0, 0]])
+def test_few_problems_give_no_impossible_difference(values):
+    found = estimate(values)
+    assert -1 <= found["low"] <= found["mean"] <= found["high"] <= 1 and found["p"] > 0.05
+    assert found["low"] < 0 < found["high"] and 0 < minimum_detectable_effect(values) <= 1
+
+
+@pytest.mark.parametrize("problems", [2, 3, 5, 10])
+@pytest.mark.parametrize("shares", [(0.1, 0.8, 0.1), (0.0, 0.5, 0.5), (0.0, 0.05, 0.95)])
+def test_the_interval_covers_the_truth_with_few_problems(problems, shares):
+    drawn = np.random.default_rng(1).choice([-1, 0, 1], (4000, problems), p=shares)
+    assert coverage(map(interval, drawn), shares[2] - shares[0]) >= 0.88
 
 
 @pytest.mark.parametrize("function", [estimate, accuracy_interval, seeds_to_decide, problems_to_decide])

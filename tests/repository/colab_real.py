@@ -136,7 +136,7 @@ def run_session(name: str, python: str) -> None:
         assert not [file for file in LEFT[name] if not (results / file).exists()], "a notebook left nothing"
         if name == "bare":
             reconnect(folder)
-        assert not (folder / "content" / "mgrpo" / "results" / "smoke").exists(), "written beside output_root"
+        assert not (folder / "content" / "mgrpo" / "out").exists(), "written beside output_root"
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 
 from mgrpo_lib.experiment import checks
 from mgrpo_lib.experiment.settings import ROOT, ConfigError, load_config
+from tests.repository.sources import read_source
 from tools import badges, colab
 
 PINS = colab.pinned()
@@ -68,7 +69,9 @@ def test_a_drive_that_is_not_mounted_is_refused(tmp_path, monkeypatch):
 
 @pytest.fixture
 def copy(tmp_path):
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".*"))
+    (tmp_path / "notebooks").mkdir()
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        (tmp_path / "notebooks" / path.name).write_text(read_source(path), encoding="utf-8")
     for name in ("README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     return tmp_path

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +16,18 @@ import pytest
 from mgrpo_lib.experiment.notebook import arguments, parameters_of
 from mgrpo_lib.experiment.pipeline import NOTEBOOKS, check_notebook
 from mgrpo_lib.experiment.settings import ROOT, Config, ConfigError, load_config
+from tests.repository.sources import read_source, stripped
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 NAMES = ["00_overview", "01_data", "02_base_model", "03_grpo", "04_mgrpo", "05_benchmarks", "06_figures"]
-NAMES += ["07_explore", "08_your_own"]  # to play with; no part of the pipeline
+SCRATCH = "09_from_scratch"  # a teaching page: no profile, and its definitions are its subject
+NAMES += ["07_explore", "08_your_own", SCRATCH]  # to play with; no part of the pipeline
 BANNED = r"\binput\(|notebook_login|getpass|os\.chdir|!nohup|!pip|%cd|/(home|root)/|C:\\"
 WRITERS = {"data_card", "train_base", "train", "examine", "summarise", "draw_all"}
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+each_with_a_profile = pytest.mark.parametrize(
+    "path", [path for path in PATHS if path.stem != SCRATCH], ids=lambda path: path.stem
+)
 
 
 def source(cell) -> str:
@@ -41,23 +47,32 @@ def test_all_notebooks_are_there():
 
 
 @each_notebook
-def test_source_is_clean(path):
-    notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)
-    assert notebook.nbformat == 4 and notebook.nbformat_minor == 5
-    assert notebook.metadata.kernelspec.name == "python3"
-    assert not {"widgets", "papermill"} & set(notebook.metadata)
-    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            assert cell.execution_count is None and not cell.outputs, "strip the outputs: nbstripout --keep-id"
-            assert len([line for line in cell.source.splitlines() if line.strip()]) <= 25
-            assert not re.search(BANNED, cell.source)
-    kinds = (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.AsyncFunctionDef)
-    assert not any(isinstance(node, kinds) for node in nodes(path)), "definitions belong in mgrpo_lib"
+def test_what_is_committed_holds_sources_alone(path):
+    """A notebook that was run and saved in the working tree is no fault."""
+    show = ["git", "-C", ROOT, "show", f":./{path.relative_to(ROOT)}"]
+    found = subprocess.run(show, capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip("this folder is no clone")
+    assert json.loads(found.stdout) == stripped(found.stdout), "git checkout notebooks, or nbstripout --keep-id"
 
 
 @each_notebook
+def test_source_is_clean(path):
+    notebook = nbformat.reads(read_source(path), as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.nbformat == 4 and notebook.nbformat_minor == 5
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert len([line for line in cell.source.splitlines() if line.strip()]) <= 25
+            assert not re.search(BANNED, cell.source)
+    kinds = (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.AsyncFunctionDef)
+    assert path.stem == SCRATCH or not any(isinstance(node, kinds) for node in nodes(path)), (
+        "definitions belong in mgrpo_lib"
+    )
+
+
+@each_with_a_profile
 def test_every_parameter_is_seen_and_used(path):
     check_notebook(path)  # one tagged cell, as the pipeline asks for
     cells = code_cells(path)
@@ -207,3 +222,26 @@ def test_files_that_a_notebook_names_exist(path):
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)[^)]*\)", text)
     for file in links + re.findall(r"`((?:mgrpo_lib|profiles|tests|tools)/[\w./]+)`", text):
         assert (ROOT / file).exists(), f"{path.name} names {file}, which does not exist"
+
+
+@pytest.mark.slow
+def test_a_notebook_that_was_run_and_saved_breaks_no_test(tmp_path):
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *command], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    run = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace"]
+    notebook = tmp_path / "notebooks" / "00_overview.ipynb"
+    subprocess.run([*run, notebook], cwd=tmp_path, env=environment, check=True, timeout=300)
+    assert any(cell["outputs"] for cell in code_cells(notebook))
+    tests = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-m", "not slow"]
+    tests += [f"tests/repository/test_{name}.py" for name in ("notebooks", "colab", "packaging")]
+    done = subprocess.run(tests, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout
+    subprocess.run([*git, "add", "."], check=True)
+    done = subprocess.run([*tests, "-k", "committed"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "1 failed" in done.stdout, "outputs that would be committed are a fault"

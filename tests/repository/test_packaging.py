@@ -16,6 +16,7 @@ from packaging.version import Version
 
 from mgrpo_lib.experiment.settings import ROOT
 from tests.conftest import changed_results
+from tests.repository.sources import read_source
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FILES = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
@@ -73,7 +74,7 @@ def test_no_file_names_a_machine_or_a_host():
     paths = [ROOT / name for name in FILES if not name.startswith("tests/")]
     for path in paths:
         if path.exists() and path.suffix not in NOT_TEXT:
-            text = path.read_text(encoding="utf-8")
+            text = read_source(path)
             assert not re.search(r"(^|[\s\"'=(])/(home|root|work|tmp)/", text), f"{path} names a path of one machine"
             assert not re.search(r"--(extra-)?index-url|--find-links", text), f"{path} names a package host"
 
