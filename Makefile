@@ -15,7 +15,7 @@ TOOLS = .venv-tools/bin
 DEV = test-slow test-extra test-colab test-browser lint format html architecture badges benchmark fuzz agreement kill-test lock licences audit newest clean
 
 .DELETE_ON_ERROR:
-.PHONY: help setup doctor plan reproduce reference figures lab test $(DEV)
+.PHONY: help setup doctor plan preflight reproduce reference figures lab test $(DEV)
 
 help:  ## this list
 	@sed -nE 's/^##@ (.*)/\n\1/p; s/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 16
@@ -34,6 +34,9 @@ doctor: $(READY)  ## what this machine can run, and how to fix what is missing (
 
 plan: $(READY)  ## memory, tokens, disk and hours of a profile (seconds, no download)
 	@$(RUN) plan $(OPTIONS)
+
+preflight: $(READY)  ## can MGRPO help an untrained MODEL on DATA=set or file? PROBLEMS=64 (minutes)
+	@$(RUN) preflight $(OPTIONS) $(if $(DATA),--data "$(DATA)") $(if $(PROBLEMS),--problems $(PROBLEMS))
 
 reproduce: $(READY)  ## run what is missing of the experiment, into out/, and print its table
 	@$(RUN) reproduce $(OPTIONS) $(if $(WORKERS),--workers $(WORKERS))

@@ -74,10 +74,13 @@ def preflight(given: argparse.Namespace, settings: dict) -> int:
     """Sample an untrained model, and write and print what it can do."""
     from mgrpo_lib.experiment import machine, pipeline, plan, store
 
-    data = {"train_data": given.data, "benchmarks": [given.data]} if given.data else {}
-    cfg = pipeline.configuration(given.profile, settings | data, out=given.out)
-    name = next(iter(cfg.files), given.data) or ("blanks" if cfg.model == "miniature" else cfg.train_data)
-    pipeline.check_data(cfg)
+    own = settings.get("model", "miniature") != "miniature"
+    profile = "own" if own and given.profile == "auto" else given.profile
+    data = {"train_data": given.data} if given.data else {}
+    cfg = pipeline.configuration(profile, settings | data, out=given.out)
+    name = next(iter(cfg.files), given.data) or cfg.train_data
+    name = "blanks" if name == "miniature" else name
+    pipeline.check_prompts(cfg, pipeline.check_data(cfg))
     from mgrpo_lib.experiment import base, preflight
     from mgrpo_lib.report import preflight as report
 
@@ -92,9 +95,15 @@ def preflight(given: argparse.Namespace, settings: dict) -> int:
 def redraw(cfg) -> int:
     """Redraw tables, figures and, for a committed experiment, the pages that show it."""
     from mgrpo_lib.experiment import store
-    from mgrpo_lib.report import figures, pages, rounds, summary  # matplotlib and pandas
+    from mgrpo_lib.report import dose, figures, pages, rounds, summary  # matplotlib and pandas
 
     with store.only_one(cfg.results):
+        if cfg.bases:
+            dose.summarise(cfg)
+            for page in pages.update() if pages.is_reference(cfg) else ():
+                print(f"{page}: results updated")
+            print((cfg.results / "dose.md").read_text(encoding="utf-8"))
+            return 0
         summary.summarise(cfg)
         for path in figures.draw_all(cfg):
             print(path)

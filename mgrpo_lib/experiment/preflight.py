@@ -37,11 +37,9 @@ def _split(name: str) -> str:
 
 
 def problems(cfg: Config, name: str, count: int) -> list[dict]:
-    """Return problems of a set to try a model on: validation problems where there are some, never those of a test."""
+    """Return problems of a set to try a model on: of a generated one validation problems, else training ones if it has some."""
     if name in GENERATED:
         return GENERATED[name].problems(name, "validation", count)
-    if name == cfg.train_data:
-        return data.validation_problems(cfg)[:count]
     return draw(data.whole_set(cfg, name, _split(name)))[:count]
 
 

@@ -26,6 +26,8 @@ from mgrpo_lib.report.verdicts import ALPHA, SMALLEST_EFFECT
 SET = "blanks"
 BUDGETS = {"mgrpo": "grpo_matched", "mgrpo_long": "grpo_matched_long"}  # each arm and its token-matched baseline
 HALF = 0.5
+LOW, HIGH = 0.01, 0.10  # doses of hypothesis D1
+NONE = "no gain of 2 points or more"
 
 
 # ---------------------------------------------------------------------------------------------- theory
@@ -112,6 +114,7 @@ def summarise(cfg: Config) -> dict[str, Any]:
         "params": cfg.model_dump(exclude={"profile", "arm", "seed", "output_root", "data_dir"}),
         "rate": rate,
         "slope": _slope(ladder, longest),
+        "hypotheses": _hypotheses(rows, _slope(ladder, longest)),
         "rows": rows,
         "environment": store.read_json(manifest)["environment"],
     }
@@ -167,7 +170,20 @@ def preflight(cfg: Config) -> list[dict]:
 def _verdict(found: dict, p: float) -> str:
     if p < ALPHA:
         return "gain" if found["gain"] > 0 else "loss"
-    return "no gain of 2 points or more" if found["gain_ci"][1] < SMALLEST_EFFECT else "undecided"
+    return NONE if found["gain_ci"][1] < SMALLEST_EFFECT else "undecided"
+
+
+def _hypotheses(rows: list[dict], slope: dict | None) -> dict[str, str]:
+    """Answer the hypotheses of ANALYSIS.md: ``supported`` or ``not supported``."""
+    short, long = BUDGETS
+    gains = {arm: [row["dose"] for row in rows if row[arm]["verdict"] == "gain"] for arm in BUDGETS}
+    low = [row for row in rows if row["dose"] < LOW]
+    answers = {
+        "D1": any(dose >= HIGH for dose in gains[short]) and any(row[short]["verdict"] == NONE for row in low),
+        "D2": min(gains[long], default=1.0) < min(gains[short], default=1.0),
+        "D3": slope is not None and slope["ci"][0] <= -1 <= slope["ci"][1],
+    }
+    return {name: "supported" if holds else "not supported" for name, holds in answers.items()}
 
 
 def _slope(rows: list[dict], arm: str) -> dict[str, Any] | None:

@@ -15,17 +15,18 @@ from mgrpo_lib.experiment import fingerprints, store
 from mgrpo_lib.experiment.progress import clock
 from mgrpo_lib.experiment.settings import ROOT, Config, load_config
 from mgrpo_lib.method.prompts import phrase_text
-from mgrpo_lib.report import records, style, summary, tables, verdicts
+from mgrpo_lib.report import dose, records, style, summary, tables, verdicts
 
 # marked places of README.md and docs/*.md: the template, and the committed experiments that fill it
 BLOCKS = {
-    "findings": ("findings", ("cpu", "smollm2", "smollm2_gpu")),
+    "findings": ("findings", ("cpu", "dose", "smollm2", "smollm2_gpu")),
     "times": ("times", ("cpu", "smollm2", "smollm2_gpu")),
     "cpu": ("miniature", ("cpu",)),
     "ablation": ("ablation", ("ablation",)),
     "smollm2_gpu": ("llm", ("smollm2_gpu",)),
     "smollm2": ("llm", ("smollm2",)),
     "smollm2_nf4": ("nf4", ("smollm2_nf4",)),
+    "dose": ("dose", ("dose",)),
     "cost": ("cost", ("cpu", "smollm2", "smollm2_gpu")),
 }
 STEP_COSTS = ("miniature", "miniature_kl", "135m")  # files of `make benchmark`
@@ -50,6 +51,7 @@ def _templates() -> jinja2.Environment:
         times,
     ):
         found.filters[function.__name__] = function
+    found.globals["dose_table"] = dose.table
     for function in (
         tables.variants_table,
         verdicts.at_equal_tokens,
@@ -106,10 +108,12 @@ def block(place: str, *given: Config) -> str:
     """
     template, profiles = BLOCKS[place]
     cfgs = given or [load_config(profile, arm="base", output_root=".") for profile in profiles]
-    contents = [store.read_json(cfg.results / "summary.json") for cfg in cfgs]
-    first = {"cfg": cfgs[0], "summary": contents[0], "tables": tables.tables(contents[0])}
+    contents = [store.read_json(cfg.results / ("dose.json" if cfg.bases else "summary.json")) for cfg in cfgs]
+    first = {"cfg": cfgs[0], "summary": contents[0]}
+    if not cfgs[0].bases:
+        first |= {"tables": tables.tables(contents[0]), "captions": captions(contents[0])}
     every = {cfg.profile: {"cfg": cfg, "summary": content} for cfg, content in zip(cfgs, contents, strict=True)}
-    return render(f"{template}.md.j2", **first, captions=captions(contents[0]), experiments=every)
+    return render(f"{template}.md.j2", **first, experiments=every)
 
 
 def update(root: Path = ROOT) -> list[Path]:
@@ -133,7 +137,8 @@ def is_reference(cfg: Config) -> bool:
     shown = {profile for _, profiles in BLOCKS.values() for profile in profiles}
     if cfg.profile not in shown or cfg.output != ROOT:
         return False
-    return fingerprints.summary_key(cfg) == fingerprints.summary_key(load_config(cfg.profile, arm="base"))
+    key = fingerprints.dose_key if cfg.bases else fingerprints.summary_key
+    return key(cfg) == key(load_config(cfg.profile, arm="base"))
 
 
 # ---------------------------------------------------------------------------------------------- facts for templates
