@@ -82,12 +82,12 @@ def preflight(given: argparse.Namespace, settings: dict) -> int:
     name = "blanks" if name == "miniature" else name
     pipeline.check_prompts(cfg, pipeline.check_data(cfg))
     from mgrpo_lib.experiment import base, preflight
-    from mgrpo_lib.report import preflight as report
+    from mgrpo_lib.report import pages
 
     with store.only_one(cfg.results):
         base.train_base(cfg)
         records = preflight.preflight(cfg, name, given.problems)
-        page = report.write(cfg, name, records, plan.report(cfg, machine.gpus()).splitlines()[0])
+        page = pages.write_preflight(cfg, name, records, plan.report(cfg, machine.gpus()).splitlines()[0])
     print(page.read_text(encoding="utf-8"), page, sep="\n")
     return 0
 

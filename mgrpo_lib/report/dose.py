@@ -1,12 +1,4 @@
-"""Dose and response: how often a base model fixes a wrong guess, and what MGRPO makes of it (no torch). Also the theory.
-
-Theory. A group of H corrections of a wrong draft, k of them right. With group-normalised advantages its gradient pushes the
-logit of the fix rate p by sqrt(k (H - k)) / H. Over groups, with k binomial, the mean push is `push`. So the logit rises as
-
-    d logit(p) / dt = rate * push(p, H),
-
-with one constant, `rate`, per step. For small p the push is p sqrt(H - 1), so the step of take-off goes as 1 / dose.
-"""
+"""Dose and response: how often a base model fixes a wrong guess, and what MGRPO makes of it (no torch)."""
 
 import math
 from typing import Any
@@ -14,72 +6,22 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
 
 from mgrpo_lib.experiment import fingerprints, store
 from mgrpo_lib.experiment.settings import Config
 from mgrpo_lib.report import style, tables
 from mgrpo_lib.report.records import Records
 from mgrpo_lib.report.statistics import estimate, holm, rate_interval
+from mgrpo_lib.report.theory import curve, fitted_rate, half_after, squared_error, take_off
 from mgrpo_lib.report.verdicts import ALPHA, SMALLEST_EFFECT
 
 SET = "blanks"
 BUDGETS = {"mgrpo": "grpo_matched", "mgrpo_long": "grpo_matched_long"}  # each arm and its token-matched baseline
-HALF = 0.5
+SHORT, LONG = BUDGETS
+THEORIES = {"gradient": False, "Adam": True}  # and whether it divides by the root mean square
 LOW, HIGH = 0.01, 0.10  # doses of hypothesis D1
+FIRST_SEEN = ("fix_05", "fix_20")  # curves that Adam's theory was made from; D5 tests it on the others
 NONE = "no gain of 2 points or more"
-
-
-# ---------------------------------------------------------------------------------------------- theory
-def push(p: np.ndarray, group: int) -> np.ndarray:
-    """Return the mean push of a group's gradient on the logit of the fix rate: E sqrt(k (H - k)) / H, k ~ Binomial(H, p).
-
-    >>> push(np.array([0.0, 0.5]), 2).tolist()  # half of the pairs differ, each pushes by 1/2
-    [0.0, 0.25]
-    """
-    p = np.asarray(p, dtype=float)
-    each = [math.comb(group, k) * p**k * (1 - p) ** (group - k) * math.sqrt(k * (group - k)) for k in range(1, group)]
-    return sum(each) / group
-
-
-def curve(dose: float, rate: float, steps: int, group: int) -> np.ndarray:
-    """Return the fix rate at steps 0 to `steps`, by the theory.
-
-    Args:
-        dose: fix rate before the first step, in (0, 1).
-        rate: the fitted constant, per step.
-        group: corrections of a draft, H.
-    """
-    logit = math.log(dose / (1 - dose))
-    rates = [dose]
-    for _ in range(steps):
-        for _ in range(2):  # half steps: the solution is smooth
-            logit += rate / 2 * float(push(1 / (1 + math.exp(-logit)), group))
-        rates.append(1 / (1 + math.exp(-logit)))
-    return np.array(rates)
-
-
-def fitted_rate(doses: list[float], measured: list[list[dict]], group: int) -> float:
-    """Return the constant for which `curve` is nearest to the measured fix rates, in least squares.
-
-    Args:
-        doses: of each training.
-        measured: rows ``step, fix_rate`` of each training.
-    """
-
-    def miss(log_rate: float) -> float:
-        total = 0.0
-        for dose, rows in zip(doses, measured, strict=True):
-            rates = curve(dose, math.exp(log_rate), rows[-1]["step"], group)
-            total += sum((rates[row["step"]] - row["fix_rate"]) ** 2 for row in rows)
-        return total
-
-    return math.exp(minimize_scalar(miss, bounds=(math.log(1e-3), math.log(10)), method="bounded").x)
-
-
-def take_off(rows: list[dict]) -> int | None:
-    """Return the first measured step whose fix rate is one half or more; None: none was."""
-    return next((row["step"] for row in rows if row["fix_rate"] >= HALF), None)
 
 
 # ---------------------------------------------------------------------------------------------- numbers
@@ -97,24 +39,20 @@ def summarise(cfg: Config) -> dict[str, Any]:
         adjusted = holm({row["base"]: row[arm]["p"] for row in rows})
         for row in rows:
             row[arm] |= {"p_holm": adjusted[row["base"]], "verdict": _verdict(row[arm], adjusted[row["base"]])}
-    longest = list(BUDGETS)[-1]
-    ladder = [
-        row for row in rows if row["dose"] > 0 and cfg.of_base(row["base"]).base_continued
-    ]  # these differ in dose alone
-    doses = [row["dose"] for row in ladder for _ in cfg.seeds]
-    rate = fitted_rate(doses, [path for row in ladder for path in row[longest]["fix_rates"]], cfg.num_corrections)
+    group, slope = cfg.num_corrections, _slope(rows)
+    rates = {name: fitted_rate(*_curves(rows), group, adam) for name, adam in THEORIES.items()}
     for row in rows:
-        steps = 100 * row[longest]["steps"]
-        rates = curve(row["dose"], rate, steps, cfg.num_corrections) if row["dose"] > 0 else np.zeros(1)
-        row["theory_take_off"] = int(np.argmax(rates >= HALF)) or None
+        dose = max(row["dose"], 1e-6)
+        row["theory"] = {name: half_after(dose, rates[name], group, adam) for name, adam in THEORIES.items()}
     manifest = cfg.of_base(next(iter(cfg.bases))).run_folder / "run.json"
     content = {
         "profile": cfg.profile,
         "key": fingerprints.dose_key(cfg),
         "params": cfg.model_dump(exclude={"profile", "arm", "seed", "output_root", "data_dir"}),
-        "rate": rate,
-        "slope": _slope(ladder, longest),
-        "hypotheses": _hypotheses(rows, _slope(ladder, longest)),
+        "rates": rates,
+        "foretold": (foretold := _foretold(rows, group)),
+        "slope": slope,
+        "hypotheses": _hypotheses(rows, slope, foretold),
         "rows": rows,
         "environment": store.read_json(manifest)["environment"],
     }
@@ -173,27 +111,51 @@ def _verdict(found: dict, p: float) -> str:
     return NONE if found["gain_ci"][1] < SMALLEST_EFFECT else "undecided"
 
 
-def _hypotheses(rows: list[dict], slope: dict | None) -> dict[str, str]:
+def _curves(rows: list[dict], bases: tuple[str, ...] | None = None) -> tuple[list[float], list[list[dict]]]:
+    """Return dose and measured fix rates of every long training of MGRPO, of all base models or some."""
+    own = [row for row in rows if bases is None or row["base"] in bases]
+    paths = [(max(row["dose"], 1e-6), path) for row in own for path in row[LONG]["fix_rates"]]
+    return [dose for dose, _ in paths], [path for _, path in paths]
+
+
+def _foretold(rows: list[dict], group: int) -> dict[str, float] | None:
+    """Return each theory's mean squared error on the base models that it was not fitted to; None where there are none."""
+    others = tuple(row["base"] for row in rows if row["base"] not in FIRST_SEEN)
+    if len(others) in (0, len(rows)):
+        return None
+    return {
+        name: squared_error(fitted_rate(*_curves(rows, FIRST_SEEN), group, adam), *_curves(rows, others), group, adam)
+        for name, adam in THEORIES.items()
+    }
+
+
+def _hypotheses(rows: list[dict], slope: dict | None, foretold: dict | None) -> dict[str, str]:
     """Answer the hypotheses of ANALYSIS.md: ``supported`` or ``not supported``."""
-    short, long = BUDGETS
     gains = {arm: [row["dose"] for row in rows if row[arm]["verdict"] == "gain"] for arm in BUDGETS}
     low = [row for row in rows if row["dose"] < LOW]
+
+    def holds(value: float) -> bool:
+        return slope is not None and slope["ci"][0] <= value <= slope["ci"][1]
+
     answers = {
-        "D1": any(dose >= HIGH for dose in gains[short]) and any(row[short]["verdict"] == NONE for row in low),
-        "D2": min(gains[long], default=1.0) < min(gains[short], default=1.0),
-        "D3": slope is not None and slope["ci"][0] <= -1 <= slope["ci"][1],
+        "D1": any(dose >= HIGH for dose in gains[SHORT]) and any(row[SHORT]["verdict"] == NONE for row in low),
+        "D2": min(gains[LONG], default=1.0) < min(gains[SHORT], default=1.0),
+        "D3": holds(-1),
+        "D4": holds(-0.5) and not holds(-1),
+        "D5": foretold is not None and foretold["Adam"] < foretold["gradient"],
     }
-    return {name: "supported" if holds else "not supported" for name, holds in answers.items()}
+    return {name: "supported" if answer else "not supported" for name, answer in answers.items()}
 
 
-def _slope(rows: list[dict], arm: str) -> dict[str, Any] | None:
-    """Fit log(take-off) = a + slope log(dose) over the trainings that took off; the theory says -1.
+def _slope(rows: list[dict]) -> dict[str, Any] | None:
+    """Fit log(take-off) = a + slope log(dose) over the long trainings that took off.
 
     The interval is a bootstrap's over base models. None: fewer than three base models took off.
     """
     points = [
-        [(math.log(row["dose"]), math.log(max(step, 1))) for step in row[arm]["take_off"] if step is not None]
+        [(math.log(row["dose"]), math.log(max(step, 1))) for step in row[LONG]["take_off"] if step is not None]
         for row in rows
+        if row["dose"] > 0
     ]
     points = [own for own in points if own]
     if len(points) < 3:
@@ -214,57 +176,63 @@ def table(content: dict) -> pd.DataFrame:
     for row in content["rows"]:
         cells = {"base": row["base"], "dose, %": tables.percent(row["dose"], row["dose_ci"])}
         for arm in BUDGETS:
-            own = row[arm]
-            budget = f"{own['steps']} steps"
+            own, budget = row[arm], f"{row[arm]['steps']} steps"
             cells[f"gain, {budget}"] = tables.percent(own["gain"], own["gain_ci"], sign=True)
             cells[f"verdict, {budget}"] = own["verdict"]
-        steps = ["-" if step is None else str(step) for step in own["take_off"]]
-        shown.append({**cells, "take-off, steps": ", ".join(steps), "theory": str(row["theory_take_off"] or "-")})
+        cells["take-off, steps"] = ", ".join("-" if step is None else str(step) for step in row[LONG]["take_off"])
+        shown.append(cells | {f"theory, {name}": str(row["theory"][name] or "-") for name in THEORIES})
     return pd.DataFrame(shown)
 
 
 def figure(content: dict) -> plt.Figure:
-    """Draw the gain against the dose, the fix rate in training, and the step of take-off, each beside the theory."""
-    rows, group, rate = content["rows"], content["params"]["num_corrections"], content["rate"]
-    drawn, axes, _ = style.panels(["gain by dose", "fix rate in training", "take-off by dose"], 2.4)
-    gain, paths, steps = axes.values()
+    """Draw the gain against the dose, the fix rate in training, and the step of take-off beside both theories."""
+    rows, group = content["rows"], content["params"]["num_corrections"]
+    drawn, (gain, paths, steps), _ = _panels(["gain by dose", "fix rate in training", "take-off by dose"])
     colors = dict(zip(BUDGETS, (style.COLORS["grpo"], style.COLORS["mgrpo"]), strict=True))
-    fine = np.geomspace(min(max(row["dose"], 5e-4) for row in rows) / 1.5, max(row["dose"] for row in rows) * 1.5, 60)
-    long = list(BUDGETS)[-1]
     for arm, color in colors.items():
-        length = max(row[arm]["steps"] for row in rows)
-        wrong = 1 - np.mean([row["accuracy"][SET] for row in rows])
-        gain.plot(
-            100 * fine, [100 * wrong * curve(d, rate, length, group)[-1] for d in fine], color=color, ls="--", lw=1
-        )
         for row in rows:
             low, high = (100 * abs(row[arm]["gain"] - end) for end in row[arm]["gain_ci"])
             wide = [[100 * (row["dose"] - row["dose_ci"][0])], [100 * (row["dose_ci"][1] - row["dose"])]]
-            gain.errorbar(
-                100 * row["dose"], 100 * row[arm]["gain"], [[low], [high]], wide, color=color, marker="o", ms=4, lw=1
-            )
+            place = 100 * row["dose"], 100 * row[arm]["gain"]
+            gain.errorbar(*place, [[low], [high]], wide, color=color, marker="o", ms=4, lw=1, ls="")
+        gain.plot([100 * row["dose"] for row in rows], [100 * row[arm]["gain"] for row in rows], color=color, lw=0.8)
     shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(rows)))
     for row, shade in zip(rows, shades, strict=True):
-        for path in row[long]["fix_rates"]:
+        for path in row[LONG]["fix_rates"]:
             paths.plot([one["step"] for one in path], [100 * one["fix_rate"] for one in path], color=shade, lw=0.9)
-        if row["dose"] > 0:
-            paths.plot(100 * curve(row["dose"], rate, row[long]["steps"], group), color=shade, ls="--", lw=1)
-        for step in row[long]["take_off"]:
-            never = step is None
-            place = row[long]["steps"] * 1.15 if never else step
-            steps.plot(
-                100 * row["dose"], place, "^" if never else "o", color=shade, ms=4, mfc="none" if never else shade
-            )
-    whole = [int(np.argmax(curve(d, rate, 3000, group) >= HALF)) for d in fine]
-    steps.plot(100 * fine, [step or np.nan for step in whole], color=style.INK, ls="--", lw=1)
+        foretold = curve(max(row["dose"], 1e-6), content["rates"]["Adam"], row[LONG]["steps"], group, True)
+        paths.plot(100 * foretold, color=shade, ls=":", lw=1.2)
+        for step in row[LONG]["take_off"]:
+            place, look = (row[LONG]["steps"] * 1.15, "^") if step is None else (step, "o")
+            steps.plot(100 * row["dose"], place, look, color=shade, ms=4, mfc="none" if step is None else shade)
+    draw_theories(steps, content, [row["dose"] for row in rows])
     gain.set(xscale="log", xlabel="dose: wrong guesses fixed, %", ylabel="MGRPO - token-matched GRPO, points")
     paths.set(xlabel="step", ylabel="wrong guesses fixed, %", ylim=(0, 100))
     steps.set(xscale="log", yscale="log", xlabel="dose: wrong guesses fixed, %", ylabel="step at which half are fixed")
-    steps.set_ylim(top=max(row[long]["steps"] for row in rows) * 1.6)
+    steps.set_ylim(top=max(row[LONG]["steps"] for row in rows) * 1.6)
     handles = [style.key(f"{rows[-1][arm]['steps']} steps", color=color, marker="o") for arm, color in colors.items()]
-    handles += [
-        style.key("theory", color=style.INK, ls="--"),
-        style.key("not within the budget", color=style.INK, marker="^", mfc="none", ls=""),
-    ]
-    style.finish(drawn, "Base models that fix more wrong guesses take off earlier. Miniature, blanks", "", handles)
+    never = style.key("not within the budget", color=style.INK, marker="^", mfc="none", ls="")
+    title = "Base models that fix more wrong guesses take off earlier. Miniature, blanks"
+    style.finish(drawn, title, "", [*handles, never, *theory_keys()])
     return drawn
+
+
+def _panels(names: list[str]) -> tuple:
+    drawn, axes, spare = style.panels(names, 2.4)
+    return drawn, tuple(axes.values()), spare
+
+
+def draw_theories(axis: plt.Axes, content: dict, doses: list[float]) -> None:
+    """Draw the step of take-off against the dose, in percent, by each theory."""
+    group = content["params"]["num_corrections"]
+    fine = np.geomspace(min(max(dose, 5e-4) for dose in doses) / 1.5, max(doses) * 1.3, 40)
+    for (name, adam), line in zip(THEORIES.items(), ("--", ":"), strict=True):
+        late = [half_after(dose, content["rates"][name], group, adam) for dose in fine]
+        axis.plot(100 * fine, [step or np.nan for step in late], color=style.INK, ls=line, lw=1.2)
+
+
+def theory_keys() -> list:
+    return [
+        style.key("theory, plain gradient", color=style.INK, ls="--"),
+        style.key("theory, Adam", color=style.INK, ls=":"),
+    ]

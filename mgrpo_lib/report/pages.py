@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import matplotlib.pyplot as plt
 import pandas as pd
 import yaml
 
@@ -15,7 +16,7 @@ from mgrpo_lib.experiment import fingerprints, store
 from mgrpo_lib.experiment.progress import clock
 from mgrpo_lib.experiment.settings import ROOT, Config, load_config
 from mgrpo_lib.method.prompts import phrase_text
-from mgrpo_lib.report import dose, records, style, summary, tables, verdicts
+from mgrpo_lib.report import dose, preflight, records, style, summary, tables, verdicts
 
 # marked places of README.md and docs/*.md: the template, and the committed experiments that fill it
 BLOCKS = {
@@ -57,6 +58,7 @@ def _templates() -> jinja2.Environment:
         verdicts.at_equal_tokens,
         cost_ratio,
         fixed_example,
+        preflight_of,
         rounds_table,
         sampled_corrections,
         stage_table,
@@ -141,7 +143,33 @@ def is_reference(cfg: Config) -> bool:
     return key(cfg) == key(load_config(cfg.profile, arm="base"))
 
 
+def write_preflight(cfg: Config, name: str, rows: list[dict], cost: str) -> Path:
+    """Write the page and the figure of a preflight beside its records; return the page.
+
+    Args:
+        name: the set of problems.
+        rows: the records, as `mgrpo_lib.experiment.preflight.preflight` returns them.
+        cost: of a training, as `make plan` says it.
+    """
+    found, place = preflight.facts(rows), cfg.results / "preflight" / f"{cfg.run_name}-{name}"
+    steps = preflight.take_off(found["fix"], found["corrections"]) if found["fix"] else None
+    told = {"cfg": cfg, "name": name, "found": found, "steps": steps, "cost": cost}
+    page = store.write_text(place.with_suffix(".md"), render("preflight.md.j2", **told))
+    if found["fix"]:
+        drawn = preflight.figure(cfg, name, found)
+        style.save(drawn, place.parent, place.name, "Preflight", kinds=("png",))
+        plt.close(drawn)
+    return page
+
+
 # ---------------------------------------------------------------------------------------------- facts for templates
+def preflight_of(cfg: Config, name: str) -> dict[str, Any]:
+    """Return what a committed preflight found on a set, with the steps to take-off by the miniature's curve."""
+    manifest = cfg.results / "preflight" / f"base-{name}.json"
+    found = preflight.facts(store.read_records(manifest, store.read_json(manifest)["key"]))
+    return {**found, "steps": preflight.take_off(found["fix"], found["corrections"])}
+
+
 def fixed_example(cfg: Config) -> dict[str, Any] | None:
     """Find the first wrong draft that MGRPO's first seed put right, on the benchmark where it does so most."""
     run = cfg.of_arm(verdicts.METHOD, cfg.seeds[0])

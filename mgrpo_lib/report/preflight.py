@@ -8,11 +8,11 @@ import numpy as np
 
 from mgrpo_lib.experiment import store
 from mgrpo_lib.experiment.settings import ROOT, Config
-from mgrpo_lib.report import dose, pages, style
+from mgrpo_lib.report import dose, style
 from mgrpo_lib.report.statistics import estimate, rate_interval
+from mgrpo_lib.report.theory import half_after
 
 REFERENCE = ROOT / "results" / "dose" / "dose.json"  # the miniature's curve
-HORIZON = 20_000  # steps; a later take-off is none
 
 
 def facts(records: list[dict]) -> dict[str, Any]:
@@ -58,37 +58,17 @@ def facts(records: list[dict]) -> dict[str, Any]:
     }
 
 
-def take_off(rate: tuple[float, tuple[float, float]], group: int, reference: Path = REFERENCE) -> list[int | None]:
-    """Return the step at which the miniature's curve takes off from a fix rate and from the ends of its interval.
+def take_off(
+    rate: tuple[float, tuple[float, float]], group: int, reference: Path = REFERENCE
+) -> dict[str, list[int | None]]:
+    """Return the step at which the miniature would take off from a fix rate, by each theory.
 
     Returns:
-        Steps for the rate, its low and its high end. None: later than `HORIZON`, or never.
+        Steps for the rate, its low and its high end. None: later than `theory.NEVER`, or never.
     """
-    constant, steps = store.read_json(reference)["rate"], []
-    for dose_ in (rate[0], *rate[1]):
-        rates = dose.curve(min(max(dose_, 1e-6), 1 - 1e-6), constant, HORIZON, group)
-        steps.append(int(np.argmax(rates >= dose.HALF)) if rates[-1] >= dose.HALF else None)
-    return steps
-
-
-def write(cfg: Config, name: str, records: list[dict], cost: str) -> Path:
-    """Write the page and the figure of a preflight beside its records; return the page.
-
-    Args:
-        name: the set of problems.
-        cost: of a training, as `make plan` says it.
-    """
-    found = facts(records)
-    place = cfg.results / "preflight" / f"{cfg.run_name}-{name}"
-    steps = take_off(found["fix"], found["corrections"]) if found["fix"] else None
-    page = place.with_suffix(".md")
-    told = {"cfg": cfg, "name": name, "found": found, "steps": steps, "cost": cost, "horizon": HORIZON}
-    store.write_text(page, pages.render("preflight.md.j2", **told))
-    if found["fix"]:
-        drawn = figure(cfg, name, found)
-        style.save(drawn, place.parent, place.name, "Preflight", kinds=("png",))
-        plt.close(drawn)
-    return page
+    rates = store.read_json(reference)["rates"]
+    ends = [min(max(end, 1e-6), 1 - 1e-6) for end in (rate[0], *rate[1])]
+    return {name: [half_after(end, rates[name], group, adam) for end in ends] for name, adam in dose.THEORIES.items()}
 
 
 def figure(cfg: Config, name: str, found: dict, reference: Path = REFERENCE) -> plt.Figure:
@@ -105,12 +85,9 @@ def figure(cfg: Config, name: str, found: dict, reference: Path = REFERENCE) -> 
         xticks=range(len(shown)), xticklabels=list(shown), xlim=(-0.5, 2.5), ylabel="right where draft 1 is wrong, %"
     )
     bars.set_ylim(bottom=0)
-    fine = np.geomspace(1e-3, 0.45, 60)
-    late = [int(np.argmax(dose.curve(d, content["rate"], 3000, found["corrections"]) >= dose.HALF)) for d in fine]
-    curve.plot(100 * fine, [step or np.nan for step in late], color=style.INK, lw=1, ls="--")
-    long = list(dose.BUDGETS)[-1]
+    dose.draw_theories(curve, content, [row["dose"] for row in content["rows"]])
     for row in content["rows"]:
-        for step in row[long]["take_off"]:
+        for step in row[dose.LONG]["take_off"]:
             if step:
                 curve.plot(100 * row["dose"], step, "o", ms=3.5, color=style.COLORS["mgrpo"])
     mean, (low, high) = found["fix"]
@@ -119,7 +96,7 @@ def figure(cfg: Config, name: str, found: dict, reference: Path = REFERENCE) -> 
     curve.set(xscale="log", yscale="log", xlabel="wrong drafts fixed, %", ylabel="steps to take-off, miniature")
     handles = [
         style.key("miniature, measured", color=style.COLORS["mgrpo"], marker="o", ls=""),
-        style.key("miniature, theory", color=style.INK, ls="--"),
+        *dose.theory_keys(),
         style.key(f"this model, 95% interval on {name}", color=style.INK),
     ]
     style.finish(drawn, f"Preflight of {cfg.model}, untrained, {found['problems']} problems of {name}", "", handles)

@@ -4,11 +4,22 @@ import random
 
 import pytest
 
+from mgrpo_lib.experiment.controls import examine
+from mgrpo_lib.experiment.jobs import list_jobs
+from mgrpo_lib.experiment.preflight import manifest_of as preflight_manifest
+from mgrpo_lib.experiment.preflight import preflight
 from mgrpo_lib.experiment.settings import ConfigError, load_config
-from mgrpo_lib.experiment.store import read_jsonl
-from mgrpo_lib.experiment.train import train
+from mgrpo_lib.experiment.store import read_json, read_jsonl, read_records
+from mgrpo_lib.experiment.train import train, train_base
 from mgrpo_lib.method.prompts import PHRASES
+from mgrpo_lib.report import dose
+from mgrpo_lib.report.preflight import facts as preflight_facts
 from mgrpo_lib.tasks import miniature
+
+
+def _records(cfg) -> list[dict]:
+    manifest = preflight_manifest(cfg, "blanks")
+    return read_records(manifest, read_json(manifest)["key"])
 
 
 def _fixed_in_texts(fix_rate: float) -> float:
@@ -49,3 +60,65 @@ def test_a_base_model_has_its_own_folder_and_fingerprints():
     assert len(folders) == len(cfg.bases) and cfg.results not in {folder.parents[1] for folder in folders}
     with pytest.raises(ConfigError, match="fix_1"):
         load_config("dose", base="fix_1")
+
+
+def test_every_base_model_has_its_jobs_and_the_comparison_needs_them_all():
+    cfg = load_config("dose", arm="base", seeds=[20])
+    jobs = list_jobs(cfg, {})
+    assert len({job.output for job in jobs}) == len(jobs) == len(cfg.bases) * (1 + 1 + 4 + 1) + 1
+    assert jobs[-1].notebook == "10_when" and jobs[-1].needs == jobs[:-1]
+    assert {job.parameters["settings"].get("base") for job in jobs[:-1]} == set(cfg.bases)
+    assert {job.kind for job in jobs if job.notebook == "04_mgrpo"} == {"04_mgrpo", "04_mgrpo_long"}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Two base models, every arm for a step or two, tested on a few problems: as `make reproduce PROFILE=dose` does it."""
+    arms = {
+        "mgrpo": {"max_steps": 1},
+        "grpo_matched": {"num_layers": 1, "match_tokens_of": "mgrpo"},
+        "mgrpo_long": {"max_steps": 2},
+        "grpo_matched_long": {"num_layers": 1, "match_tokens_of": "mgrpo_long"},
+    }
+    bases = {"low": {"base_fix_rate": 0.0}, "high": {"base_fix_rate": 0.6}}
+    small = {"test_problems": 8, "validation_problems": 12, "probe_steps": 1, "base_steps": 2, "seeds": [20]}
+    sizes = {"prompts_per_step": 2, "micro_batch_size": 16, "checkpoint_steps": 0}
+    where = str(tmp_path_factory.mktemp("dose"))
+    cfg = load_config("dose", arm="base", bases=bases, arms=arms, output_root=where, **small, **sizes)
+    for base in map(cfg.of_base, cfg.bases):
+        train_base(base)
+        preflight(base, "blanks", base.validation_problems)
+        examine(base)
+        for arm in base.arms:
+            train(base.of_arm(arm, 20))
+        examine(base.of_arm("mgrpo", 20))
+    return cfg
+
+
+def test_base_models_are_compared(tiny):
+    content = dose.summarise(tiny)
+    assert [row["base"] for row in content["rows"]] == ["low", "high"]
+    for row in content["rows"]:
+        records = _records(tiny.of_base(row["base"]))
+        wrong = [one["correct_2"] for one in records if not one["correct_1"][0]]
+        assert row["dose"] == pytest.approx(sum(map(sum, wrong)) / sum(map(len, wrong)))
+        assert row["dose_ci"][0] <= row["dose"] <= row["dose_ci"][1]
+        assert [one["step"] for one in row["mgrpo_long"]["fix_rates"][0]] == [0, 1, 2]
+        gain = row["mgrpo"]["accuracy"] - row["mgrpo"]["baseline"]
+        assert row["mgrpo"]["gain"] == pytest.approx(gain)
+    assert list_jobs(tiny, {})[-1].fulfilled()
+    assert (tiny.results / "dose.md").read_text().count("\n") == 4 and (tiny.figures / "dose.png").exists()
+
+
+def test_a_preflight_says_what_its_records_say(tiny):
+    cfg = tiny.of_base("high")
+    found = preflight_facts(preflight(cfg, "blanks", cfg.validation_problems))
+    records = _records(cfg)
+    wrong = [one for one in records if not one["correct_1"][0]]
+    assert found["wrong_drafts"] == len(wrong) == found["complete"] + found["unfinished"]
+    tries = [right for one in wrong for right in one["correct_1"][1:]]
+    assert found["second_try"][0] == pytest.approx(sum(tries) / len(tries))
+    difference = found["fix"][0] - found["second_try"][0]
+    assert found["look_minus_try"][0] == pytest.approx(difference)
+    mixed = [0 < sum(one["correct_2"]) < len(one["correct_2"]) for one in records]
+    assert found["signal_2"][0] == pytest.approx(sum(mixed) / len(mixed))

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mgrpo_lib.report.dose import curve, fitted_rate, push, take_off
 from mgrpo_lib.report.statistics import rate_interval
+from mgrpo_lib.report.theory import curve, fitted_rate, half_after, push, take_off
 
 
 @pytest.mark.parametrize("p", [0.03, 0.3, 0.8])
@@ -14,23 +14,27 @@ def test_the_push_is_the_mean_gradient_of_normalised_groups(p):
     spread = right.std(1, keepdims=True)
     advantages = np.divide(right - right.mean(1, keepdims=True), spread, where=spread > 0, out=np.zeros(right.shape))
     scores = np.where(right, 1 - p, -p)  # of log p and log(1 - p) by the logit
-    assert push(np.array(p), 4) == pytest.approx((advantages * scores).mean(), rel=0.02)
+    pushes = (advantages * scores).mean(1)
+    assert push(np.array(p), 4) == pytest.approx(pushes.mean(), rel=0.02)
+    assert push(np.array(p), 4, adam=True) == pytest.approx(pushes.mean() / (pushes**2).mean() ** 0.5, rel=0.02)
 
 
 def test_rare_fixes_take_off_in_proportion_to_one_over_the_dose():
     """For small p the solution is 1 / dose - 1 / p = rate sqrt(H - 1) t."""
     rates = curve(0.002, 0.5, 200, 4)
     assert 1 / 0.002 - 1 / rates[200] == pytest.approx(0.5 * 3**0.5 * 200, rel=0.01)
-    halves = [int(np.argmax(curve(dose, 0.5, 3000, 4) >= 0.5)) for dose in (0.01, 0.001)]
-    assert halves[1] / halves[0] == pytest.approx(10, rel=0.1)
+    for adam, times in ((False, 10), (True, 10**0.5)):
+        halves = [half_after(dose, 0.1, 4, adam) for dose in (0.004, 0.0004)]
+        assert halves[1] / halves[0] == pytest.approx(times, rel=0.1)
+    assert half_after(0.01, 0.5, 4) == pytest.approx(int(np.argmax(curve(0.01, 0.5, 3000, 4) >= 0.5)), abs=2)
 
 
-def test_the_constant_is_found():
-    doses = [0.01, 0.05, 0.2]
-    paths = [
-        [{"step": step, "fix_rate": curve(dose, 0.7, 120, 4)[step]} for step in range(0, 121, 6)] for dose in doses
-    ]
-    assert fitted_rate(doses, paths, 4) == pytest.approx(0.7, rel=0.01)
+@pytest.mark.parametrize("adam", [False, True])
+def test_the_constant_is_found(adam):
+    doses, true = [0.01, 0.05, 0.2], 0.1 if adam else 0.7
+    curves = [curve(dose, true, 120, 4, adam) for dose in doses]
+    paths = [[{"step": step, "fix_rate": rates[step]} for step in range(0, 121, 6)] for rates in curves]
+    assert fitted_rate(doses, paths, 4, adam) == pytest.approx(true, rel=0.01)
     assert take_off(paths[2]) == next(row["step"] for row in paths[2] if row["fix_rate"] >= 0.5)
     assert take_off(paths[0][:2]) is None
 
