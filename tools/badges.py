@@ -16,15 +16,19 @@ SETUP = """\
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
-if "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules:  # elsewhere this cell does nothing
+if "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules:
     folder = os.environ.get("MGRPO_HOME", "/content/mgrpo")
     if not os.path.exists(folder):
         subprocess.run(["git", "clone", "--quiet", "https://github.com/REPOSITORY", folder], check=True)
     sys.path.insert(0, os.path.join(folder, "tools"))
     import colab
 
-    colab.set_up()"""
+    colab.set_up()
+elif not (find_spec("mgrpo_lib") and find_spec("trl")):
+    fix = "choose the kernel of .venv (.venv/bin/python in the repository), or open the notebooks with make lab"
+    raise SystemExit(f"this kernel, {sys.executable}, lacks the library: {fix}")"""
 
 
 def repository(root: Path = ROOT) -> str:

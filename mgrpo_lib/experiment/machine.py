@@ -1,5 +1,6 @@
 """Facts about this machine that a command needs before it starts: memory, cores, disk, GPUs. No torch, which takes seconds."""
 
+import errno
 import os
 import re
 import shutil
@@ -49,13 +50,20 @@ def disk(folder: Path) -> tuple[float, str]:
     """Return the GB free for a folder, made or not yet, and why nothing can be written there (empty: it can)."""
     above = [folder, *folder.parents]
     place = next(path for path in above if os.path.isdir(path))
-    unwritable = next((f"{path} is a file" for path in above if os.path.isfile(path)), "")
+    unwritable = next(
+        (f"{path} is no folder" for path in above if os.path.lexists(path) and not os.path.isdir(path)), ""
+    )
     try:
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(b"x" * 4096)
             file.flush()
     except OSError as error:
-        unwritable = error.strerror
+        unwritable = f"no file can be made in {place}: {error.strerror}"
+    try:
+        os.stat(folder / ("x" * 100))  # as long as the path of a file in it
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            unwritable = error.strerror
     return shutil.disk_usage(place).free / 1e9, unwritable
 
 

@@ -51,6 +51,7 @@ def reproduce(
     if workers is not None and workers < 1:
         raise ConfigError(f"workers={workers}: at least one notebook must run at a time; leave it out for one per core")
     cfg = configuration(profile, settings, seeds, out)
+    store.check_place(cfg.results)
     if profile == "auto" and (hint := gpu_hint()):
         say(hint)
     for name in settings:

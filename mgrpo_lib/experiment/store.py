@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mgrpo_lib import CUDNN_ATTENTION_LAST
+from mgrpo_lib.experiment import machine
 from mgrpo_lib.experiment.settings import ConfigError
 from mgrpo_lib.experiment.versions import EVALUATION_VERSION, TRAINING_VERSION, code_hash
 
@@ -154,6 +155,19 @@ def replace_folder(partial: Path, final: Path) -> Path:
     return final
 
 
+def check_place(folder: Path) -> None:
+    """Refuse a folder of results, made or not yet, in which nothing can be written.
+
+    Raises:
+        ConfigError: says why, and the fix.
+    """
+    free, why = machine.disk(folder)
+    if why:
+        raise ConfigError(
+            f"nothing can be written in {folder}: {why} ({free:.3g} GB free); {ELSEWHERE}, make room, or make it writable"
+        )
+
+
 @contextmanager
 def only_one(folder: Path):
     """One writer in a results folder: a chain with its notebooks, or one notebook run by hand. The system gives the lock
@@ -166,6 +180,7 @@ def only_one(folder: Path):
         ConfigError: somebody else is at work there (the message names the process), or the disk is full or closed to us,
             at first or later on.
     """
+    check_place(folder)
     try:
         with _locked(folder):
             yield

@@ -167,7 +167,7 @@ def test_disk_tells_what_cannot_be_written(monkeypatch, tmp_path):
     free, unwritable = machine.disk(tmp_path / "not" / "there")
     assert free > 0 and unwritable == "" and not list(tmp_path.iterdir()), "nothing is left behind"
     (tmp_path / "file").write_text("")
-    assert machine.disk(tmp_path / "file" / "below")[1] == f"{tmp_path / 'file'} is a file"
+    assert machine.disk(tmp_path / "file" / "below")[1] == f"{tmp_path / 'file'} is no folder"
     assert machine.disk(Path("/proc/results"))[1], "also root cannot write there"
 
 

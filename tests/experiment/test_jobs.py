@@ -160,6 +160,21 @@ def test_verdicts_are_compared_with_the_committed_ones(tmp_path):
     assert outcome.agreement(load_config("smoke", arm="base", output_root=str(tmp_path))) == "", "none are committed"
 
 
+@pytest.mark.parametrize("command", ["reproduce", "figures"])
+@pytest.mark.parametrize(
+    "place", ["/proc/x", "{file}", "{file}/below", "/dev/null", "{folder}/" + "x" * 300, "{folder}" + "/xxx" * 1010]
+)
+def test_a_folder_that_cannot_be_written_is_refused_in_a_sentence(command, place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    place = place.format(file=tmp_path / "file", folder=tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mgrpo_lib", command, "--profile", "smoke", "--out", place])
+    before = sorted(tmp_path.iterdir())
+    assert main() == 2
+    said = capsys.readouterr().err
+    assert "OUT=folder" in said and said.count("\n") == 1 and "Errno" not in said
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_make_passes_everything_on(tmp_path):
     make = ["make", "-C", str(ROOT), "reproduce", "PROFILE=smoke", f"OUT={tmp_path / 'new'}", "PARAMS=learning_rat=1"]
     ready = ROOT / ".venv" / ".ready"

@@ -58,10 +58,11 @@ def test_the_shipped_model_by_its_names(shipped, name):
     assert correct(found).attempts == correct(shipped).attempts
 
 
+@pytest.mark.committed
 @pytest.mark.parametrize(
     ("name", "kind", "fix"),
     [
-        ("ablation", ConfigError, SHIPPED),
+        ("nothing_of_the_kind", ConfigError, SHIPPED),
         ("bases", ConfigError, "base, cpu"),
         (SHIPPED[:-2] + "11", FileNotFoundError, SHIPPED),
     ],

@@ -1,6 +1,7 @@
 """What the set-up cell would ask of pip in invented sessions, and the stamping. The real thing is `make test-colab`."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,15 @@ def test_outside_of_colab_the_cell_is_silent_and_changes_nothing(tmp_path):
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks"])
+def test_in_a_kernel_without_the_library_the_cell_names_the_one_to_choose(folder):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    call = [sys.executable, "-S", "-c", badges.SETUP]
+    done = subprocess.run(call, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert sys.executable in done.stderr and ".venv/bin/python" in done.stderr and "make lab" in done.stderr
 
 
 def test_a_drive_that_is_not_mounted_is_refused(tmp_path, monkeypatch):

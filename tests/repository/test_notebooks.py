@@ -84,6 +84,7 @@ def test_every_parameter_is_seen_and_used(path):
     assert "settings" in names or path.stem == "08_your_own", "the pipeline hands on settings that no cell names"
     call = ast.parse(source(cells[3])).body[0].value
     assert call.func.id == "load_config" and [argument.id for argument in call.args] == ["profile"]
+    assert ast.unparse(ast.parse(source(cells[3])).body[1]) == "check_parameters()", "what papermill only warns of"
     passed = {keyword.arg or "settings": keyword.value.id for keyword in call.keywords}
     assert passed == {name: name for name in names if name != "profile"}
     values: dict = {}
@@ -139,11 +140,15 @@ def test_settings_that_a_notebook_does_not_name_are_handed_on():
 def test_papermills_own_command_line_refuses_what_is_misspelt_or_wrong(tmp_path):
     notebook = json.loads((NOTEBOOKS / "04_mgrpo.ipynb").read_text(encoding="utf-8"))
     _, imports, parameters, configuration = code_cells(NOTEBOOKS / "04_mgrpo.ipynb")[:4]
-    imports["source"] = "from mgrpo_lib.experiment.settings import load_config"  # the others take seconds
+    imports["source"] = (  # the others take seconds
+        "from mgrpo_lib.experiment.notebook import check_parameters\n"
+        "from mgrpo_lib.experiment.settings import load_config"
+    )
     beginning = {**notebook, "cells": [imports, parameters, configuration]}
     (tmp_path / "in.ipynb").write_text(json.dumps(beginning))
     cases = [
         ({"settings": {"test_problem": 3}}, ["test_problem", "test_problems"]),
+        ({"max_step": 3}, ["'max_step'", "'max_steps'"]),
         ({"learning_rate": "fast", "max_steps": -1, "select_drafts": "wrongs"}, ["'fast'", "-1", "wrongs", "mixed"]),
     ]
     call = [sys.executable, "-m", "papermill", tmp_path / "in.ipynb", "-", "--cwd", NOTEBOOKS, "-k", "python3", "-y"]
