@@ -70,11 +70,17 @@ def test_phrases_by_number_and_by_text(base):
         ("7 a+8 b/3", {}, "7 a+8 b/3"),
         (QUESTION, {"phrase": "Is that so?"}, "Is that so?"),
         (QUESTION, {"rounds": 0}, "0 rounds"),
+        (QUESTION, {"phrase": "Is \boxed{5} right?"}, "phrase holds the control character"),
     ],
 )
 def test_what_the_miniature_cannot_read_is_refused(base, question, how, named):
     with pytest.raises(ValueError, match=re.escape(named)):
         correct(base, question, **how)
+
+
+def test_models_are_compared_on_several_problems_or_not_at_all(base):
+    with pytest.raises(ValueError, match="problems .*two or more"):
+        compare({"base": base}, problems_of(base.cfg, "blanks")[:1])
 
 
 def test_any_folder_with_an_adapter_can_be_asked(chat_model, tmp_path):
