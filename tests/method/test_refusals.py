@@ -31,6 +31,8 @@ OF_SETTINGS = [
     ({"phrases": []}, "phrases is .*at least one"),
     ({"phrases": "Sure?"}, "phrases is 'Sure.'.*a list"),
     ({"phrases": ["Sure?", " "]}, "phrases is .*a list of texts"),
+    ({"phrases": ["Sure?", "Is \boxed{5} right?"]}, "phrases holds .*x08.*backslash twice"),
+    ({"phrases": ["Sure?\u200b"], "num_layers": 1}, "phrases holds .*u200b.*delete"),
     ({"drafts_per_prompt": 9}, r"drafts_per_prompt is 9.*num_generations \([48]\)"),
     ({"drafts_per_prompt": 0}, r"drafts_per_prompt is 0.*num_generations \([48]\)"),
     ({"select_drafts": "mixed", "drafts_per_prompt": 1}, "select_drafts='mixed'.*drafts_per_prompt is 1.* 2 or more"),
