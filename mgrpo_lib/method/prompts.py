@@ -161,7 +161,7 @@ def correction_prompt(prompt: Prompt, completion: Prompt, phrase: str, role: str
     if isinstance(prompt, str):
         return prompt + completion + guidance(phrase)
     draft = completion[-1]["content"]
-    if prompt[-1]["role"] == "assistant":  # the draft is itself a correction: the same turn goes on
+    if isinstance(prompt, Conversation) and prompt[-1]["role"] == "assistant":  # a correction: the same turn goes on
         *prompt, begun = prompt
         draft = begun["content"] + draft
     if role == "user":

@@ -84,6 +84,14 @@ def test_the_assistants_voice_goes_on_in_the_same_turn_through_every_layer():
     assert correction_prompt("2+2?", "four", "Hm.") == "2+2?four\nHm.\n"
 
 
+@pytest.mark.parametrize("begun", ["Well,", [{"type": "text", "text": "Well,"}]])
+def test_a_question_that_ends_with_the_assistant_keeps_that_turn_apart_as_the_template_does(begun):
+    question = [*QUESTION, {"role": "assistant", "content": begun}]
+    second = correction_prompt(question, say("four"), "Hm.")
+    assert second == [*question, {"role": "assistant", "content": "four\nHm.\n"}]
+    assert correction_prompt(second, say("five"), "Hm.")[-1]["content"] == "four\nHm.\nfive\nHm.\n"
+
+
 def test_the_end_of_a_draft_is_dropped_once_and_only_at_the_end():
     assert correction_ids([1], [2, 9, 3, 9], [4], {9}) == [1, 2, 9, 3, 4]
     assert correction_ids([1], [2, 3], [4], {9}) == [1, 2, 3, 4]

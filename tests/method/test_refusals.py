@@ -46,7 +46,7 @@ OF_BATCHES = [
     ({"save_strategy": "steps", "save_steps": 3, "num_iterations": 2}, "save_steps=3.*multiple of 2"),
     ({"save_strategy": "steps", "save_steps": 0.5, "num_iterations": 2}, "save_steps=0.5.*multiple of 2"),
     ({"save_strategy": "epoch", "num_iterations": 2}, "save_strategy='epoch'.*save_strategy='steps'"),
-    ({"use_adaptive_entropy": True, "entropy_coef": 0.1}, "use_adaptive_entropy=False"),
+    ({"use_adaptive_entropy": True, "select_drafts": "wrong"}, "use_adaptive_entropy=False"),
     ({"select_drafts": "wrong", "entropy_coef": 0.1}, "entropy_coef=0"),
     ({"select_drafts": "wrong", "loss_type": "bnpo"}, "loss_type='bnpo'.*'dapo'"),
     # 2 drafts of 3 corrections do not fill 4 micro-batches
