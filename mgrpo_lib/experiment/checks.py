@@ -67,16 +67,17 @@ def _name_files(cfg: Config) -> Config:
         if not own:
             continue
         if same := [name for name, other in files.items() if path.samefile(other)]:
-            trained = "train_data and " * (same[0] == names[cfg.train_data])
-            raise ConfigError(
-                f"{trained}benchmarks name the file {given!r} twice; a test set is another file: give one"
-            )
+            if same[0] == names[cfg.train_data]:
+                raise ConfigError(
+                    f"train_data and benchmarks name the same file, {given!r}; give another one as test set"
+                )
+            raise ConfigError(f"benchmarks names the file {given!r} twice; give each once")
         if path.stem in {*SETS, *GENERATORS, *GENERATED, "validation", *files, *COLUMNS}:
             raise ConfigError(
                 f"{given!r} would be called {path.stem!r} in the results, as another set or column is; rename the file"
             )
-        if found := text_problem(f"{setting}: the name {given!r}", path.stem.replace("\n", "\x0b")):
-            raise ConfigError(f"{found[0]}; rename the file")
+        if not path.stem.isprintable():
+            raise ConfigError(f"{setting}: the name of {given!r} holds signs that are not seen; rename the file")
         files[path.stem] = path
     named = {"train_data": names[cfg.train_data], "benchmarks": [names[given] for given in cfg.benchmarks]}
     cfg = cfg.model_copy(update=named)
@@ -214,7 +215,7 @@ def _data(cfg: Config):
         yield f"train_problems 0 means all, and {cfg.train_data} has no end; give a number"
     for name in ("test_problems", "probe_problems"):
         if cfg.arms and getattr(cfg, name) == 1:
-            yield f"{name} is 1, and the arms are compared on several problems; use 2 or more, or 0 for all of a real set"
+            yield f"{name} is 1, and arms are compared on several problems; use 2 or more"
     if cfg.test_problems == 0 and not set(cfg.benchmarks).isdisjoint(GENERATED):
         yield "test_problems 0 means all, and generated sets have no end; give a number"
 

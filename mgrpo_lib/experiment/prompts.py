@@ -1,5 +1,7 @@
 """The prompts of a profile as tokens, and whether its tokenizer, chat template, model and context go with them."""
 
+import re
+
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from mgrpo_lib.experiment.models import found, load_tokenizer, source
@@ -85,7 +87,7 @@ def check_prompts(cfg: Config, problems: list[dict]) -> None:
     except ValueError as error:
         raise ConfigError(f"model {cfg.model}: {error}") from error
     template = tokenizer.get_chat_template()
-    if unread := [name for name in flags if name not in template]:
+    if unread := [name for name in flags if not re.search(rf"\b{re.escape(name)}\b", template)]:
         print(f"note: the chat template of {cfg.model} does not read {', '.join(unread)} of chat_template_kwargs")
     if "strftime_now" in template and "date_string" in template and "date_string" not in flags:
         print("note: the chat template writes today's date; chat_template_kwargs={date_string: 26 Jul 2024} fixes one")

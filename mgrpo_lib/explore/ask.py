@@ -17,7 +17,7 @@ from mgrpo_lib.experiment.evaluate import Evaluator, all_problems, two_attempts
 from mgrpo_lib.experiment.models import MINIATURE, limit_threads, load_base, load_tokenizer
 from mgrpo_lib.experiment.settings import OUT, ROOT, Config, ConfigError, from_repository, load_config
 from mgrpo_lib.explore.explorer import Attempts
-from mgrpo_lib.method.prompts import PHRASES, phrase_text
+from mgrpo_lib.method.prompts import PHRASES, phrase_text, text_problem
 from mgrpo_lib.report import rounds
 from mgrpo_lib.report.statistics import accuracy_interval, estimate
 from mgrpo_lib.report.tables import percent
@@ -133,6 +133,8 @@ def answer_in_rounds(
     """
     if count < 1:
         raise ValueError(f"{count} rounds; ask for one or more")
+    if isinstance(phrase, str) and (found := text_problem("phrase", phrase)):
+        raise ValueError("; ".join(found))
     if model.cfg.template == "miniature":
         for problem in problems:
             if not is_problem(problem["question"]):
@@ -184,7 +186,12 @@ def compare(models: dict[str, Evaluator], problems: list[dict]) -> pd.DataFrame:
     """Compare both attempts of several models at the same problems, in percent, with the first model as baseline.
 
     The 95% intervals are over problems; they say nothing about other training seeds.
+
+    Raises:
+        ValueError: fewer than two problems.
     """
+    if len(problems) < 2:
+        raise ValueError(f"problems holds {len(problems)}, and models are compared on several; give two or more")
     rows, first = [], None
     for name, model in models.items():
         records = two_attempts(model, problems)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from IPython.display import HTML
 from rapidfuzz.distance import Levenshtein
 
 from mgrpo_lib.experiment import store
@@ -66,6 +67,17 @@ def differences(first: str, second: str) -> tuple[str, str]:
     return out[0], out[1]
 
 
+def work_of(text: str) -> str:
+    r"""Return a completion without tags and without the box that ends it: the answer is shown beside the work.
+
+    >>> work_of("<think>7+8=5</think>\\boxed{5}")
+    '7+8=5'
+    """
+    text = re.sub("</?think>", "", text)
+    work, box, end = text.rpartition("\\boxed{")
+    return work.rstrip(" \n$") if box and re.fullmatch(r"(?:[^{}]|\{[^{}]*\})*\}[\s.$]*", end) else text
+
+
 def _block(head: str, text: str, color: str) -> str:
     """Return a text under its head, beside a coloured line; both are HTML."""
     pre = "white-space:pre-wrap;overflow-wrap:anywhere;margin:0;font-family:monospace;unicode-bidi:isolate"
@@ -110,7 +122,7 @@ class Attempts:
         return "\n".join(f"{name:<12} " + printable(text).replace("\n", "\n" + 13 * " ") for name, text in rows)
 
     def _repr_html_(self) -> str:
-        texts = [attempt["text"] for attempt in self.attempts]
+        texts = [work_of(attempt["text"]) for attempt in self.attempts]
         shown = [escaped(text) for text in texts]
         for number in range(1, len(texts)):  # the first shows what is given up, the others what is new
             before, shown[number] = differences(texts[number - 1], texts[number])
@@ -125,6 +137,26 @@ class Attempts:
             parts.append(_block(f"<b>attempt {number}</b> {facts}", text, color))
         # what looks like a formula in a model's text is not typeset
         return f'<div class="tex2jax_ignore mathjax_ignore" style="max-width:60em">{"".join(parts)}</div>'
+
+
+def side_by_side(records: list[dict]) -> HTML:
+    """Show both attempts of each record as a table row: work and answer apart, changes marked, right answers green.
+
+    Args:
+        records: as `mgrpo_lib.experiment.evaluate.two_attempts` makes them; ``model`` and ``benchmark`` are shown, too.
+    """
+    rows = []
+    for record in records:
+        row = {name: escaped(record[name]) for name in ("model", "benchmark", "question") if name in record}
+        row["gold"] = escaped(record["gold"])
+        for k, work in enumerate(differences(work_of(record["text_1"]), work_of(record["text_2"])), 1):
+            answer = "none" if record[f"answer_{k}"] is None else escaped(record[f"answer_{k}"])
+            row[f"attempt {k}"] = f'<span style="white-space:pre-wrap;font-family:monospace">{work}</span>'
+            row[f"answer {k}"] = f'<b style="color:{COLORS[bool(record[f"correct_{k}"])]}">{answer}</b>'
+        rows.append(row)
+    with pd.option_context("display.max_colwidth", None):
+        table = pd.DataFrame(rows).to_html(index=False, border=0, justify="left", escape=False)
+    return HTML(f'<div class="tex2jax_ignore mathjax_ignore">{table}</div>')
 
 
 def group_html(group: dict) -> str:

@@ -1,5 +1,8 @@
 """What the trainer refuses before anything runs, each with its fix."""
 
+from itertools import islice
+from pathlib import Path
+
 import torch
 from accelerate.utils import DistributedType
 from datasets import Dataset
@@ -24,13 +27,21 @@ def before_loading(model, args, given: dict) -> None:
         given: the keyword arguments of `GRPOTrainer`.
 
     Raises:
-        ValueError: no `MGRPOConfig`; 4 bits with vLLM; tools, environments or a rollout function with correction layers.
+        ValueError: no `MGRPOConfig`; 4 bits with vLLM; a reference that is not on disk; tools, environments or a rollout
+            function with correction layers.
     """
     if not isinstance(args, MGRPOConfig):
         raise ValueError(f"args is a {type(args).__name__}; pass an MGRPOConfig")
     quantization = given.get("quantization_config") or (args.model_init_kwargs or {}).get("quantization_config")
     if args.use_vllm and (is_quantized(model) or quantization is not None):
         raise ValueError(PACKED_WEIGHTS)
+    path = None if isinstance(model, str) else model.config._name_or_path
+    reference = args.beta and path is not None and not isinstance(model, PeftModel) and given.get("peft_config") is None
+    if reference and (not path or Path(path).is_absolute() and not Path(path).exists()):
+        raise ValueError(
+            f"beta={args.beta:g} compares with a reference that is loaded from disk, and the model's folder is {path!r}; save "
+            "the model and pass the folder, use LoRA, or set beta=0"
+        )
     others = [name for name in ("tools", "environment_factory", "rollout_func") if given.get(name)]
     if others and args.num_layers > 1:
         raise ValueError(f"{others[0]} makes prompts and turns of its own; use num_layers=1 with it")
@@ -49,11 +60,12 @@ def after_loading(trainer) -> None:
         raise ValueError(PACKED_WEIGHTS)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError("the model has no trainable parameter; unfreeze its weights, or give a peft_config")
-    questions = args.generation_batch_size // args.num_generations
-    if isinstance(trainer.train_dataset, Dataset) and len(trainer.train_dataset) < questions:
+    questions, data = args.generation_batch_size // args.num_generations, trainer.train_dataset
+    given = len(data) if isinstance(data, Dataset) else sum(1 for _ in islice(data, questions))
+    if given < questions:
         raise ValueError(
-            f"train_dataset has {len(trainer.train_dataset)} questions, and one generation takes {questions}: no step could be "
-            "made; give more questions, or lower per_device_train_batch_size or steps_per_generation"
+            f"train_dataset has {given} questions, and one generation takes {questions}: no step could be made; give more "
+            "questions, or lower per_device_train_batch_size or steps_per_generation"
         )
     _check_tokens(trainer)
     whole = trainer.accelerator.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED)
@@ -76,10 +88,8 @@ def after_loading(trainer) -> None:
 def _check_tokens(trainer) -> None:
     """Refuse a tokenizer that does not go with the model or the first prompt."""
     check_vocabulary(trainer._tokenizer, embeddings(trainer.model))
-    rows, other = (
-        trainer.train_dataset,
-        trainer._is_vlm or trainer.tools,
-    )  # whose prompts TRL writes in ways of their own
+    rows = trainer.train_dataset
+    other = trainer._is_vlm or trainer.tools  # whose prompts TRL writes in ways of their own
     if not isinstance(rows, Dataset) or other or "prompt" not in rows.column_names:
         return
     prompt = rows[0]["prompt"]
@@ -88,10 +98,16 @@ def _check_tokens(trainer) -> None:
 
 
 def _same_weights(model, reference) -> bool:
-    """True if the weights agree, up to the rounding of another dtype."""
-    own, other = model.state_dict(), reference.state_dict()
-    names = [name for name, value in other.items() if value.is_floating_point() and own[name].shape == value.shape]
-    return all(torch.allclose(own[n].float(), other[n].to(own[n].device).float(), rtol=2e-2, atol=1e-3) for n in names)
+    """True if the weights agree, up to the rounding of another dtype; adapters inside the model are left out."""
+    own = {name.replace(".base_layer", ""): value for name, value in model.state_dict().items()}
+    other = {name: value for name, value in reference.state_dict().items() if value.is_floating_point()}
+    return own.keys() >= other.keys() and all(_agree(own[name], value) for name, value in other.items())
+
+
+def _agree(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """True if the numbers are equal, or were before one of them was rounded."""
+    dtypes = torch.float32, torch.bfloat16, torch.float16
+    return any(torch.equal(one.to(dtype), other.to(one.device, dtype)) for dtype in dtypes)
 
 
 def before_training(trainer, tokenize) -> None:
@@ -105,8 +121,10 @@ def before_training(trainer, tokenize) -> None:
             the context holds.
     """
     first, prompt = _first(trainer)
-    contents = [] if isinstance(prompt, str) else [message["content"] for message in prompt]
-    blocks = [block for content in contents if not isinstance(content, str) for block in content]
+    whole = isinstance(trainer.train_dataset, Dataset)
+    prompts = trainer.train_dataset["prompt"] if whole else [prompt]  # a stream cannot be looked through beforehand
+    messages = (message for prompt in prompts if not isinstance(prompt, str) for message in prompt)
+    blocks = (block for message in messages if isinstance(message["content"], list) for block in message["content"])
     if "image" in first or "images" in first or any(block["type"] != "text" for block in blocks):
         raise ValueError("correction layers read text alone; use num_layers=1 for questions with images")
     if trainer.aux_loss_enabled and trainer.args.leaves_rows_out:
@@ -118,12 +136,11 @@ def before_training(trainer, tokenize) -> None:
     check_vocabulary(trainer._tokenizer, embeddings(trainer.model), trainer._guidance.values())
     limits = [getattr(config, "max_position_embeddings", None), args.vllm_max_model_length if args.use_vllm else None]
     limits = [limit for limit in limits if limit is not None]
-    if not limits or args.max_completion_length is None or not isinstance(trainer.train_dataset, Dataset):
+    if not limits or args.max_completion_length is None or not whole:
         return  # no limit, or a stream of questions that cannot be looked through beforehand
-    longest = sorted(trainer.train_dataset["prompt"], key=lambda prompt: len(str(prompt)))[-32:]
-    prompts = tokenize(longest)[0]
-    check_vocabulary(trainer._tokenizer, embeddings(trainer.model), prompts)
-    question = max(map(len, prompts))
+    longest = tokenize(sorted(prompts, key=lambda prompt: len(str(prompt)))[-32:])[0]
+    check_vocabulary(trainer._tokenizer, embeddings(trainer.model), longest)
+    question = max(map(len, longest))
     phrase = max(map(len, trainer._guidance.values()))
     check_context(min(limits), question, phrase, args.num_layers, args.max_completion_length)
 

@@ -79,13 +79,11 @@ class MGRPOConfig(MGRPOSettings, GRPOConfig):
                 f"{self.rows} rows per process do not hold whole groups of num_generations={self.num_generations}",
                 "make per_device_train_batch_size * steps_per_generation a multiple of it, or pass on all drafts",
             )
-        if self.use_adaptive_entropy:
+        if self.leaves_rows_out and (self.entropy_coef != 0 or self.use_adaptive_entropy):
             yield (
-                "use_adaptive_entropy changes its coefficient at every loss and would count each layer as a step",
-                "set use_adaptive_entropy=False",
+                "the entropy bonus is scaled up where rows are left out",
+                "set entropy_coef=0 and use_adaptive_entropy=False, or pass on and keep all",
             )
-        if self.leaves_rows_out and self.entropy_coef != 0:
-            yield "entropy_coef is scaled up where rows are left out", "set entropy_coef=0, or pass on and keep all"
         if self.leaves_rows_out and self.loss_type == "bnpo":
             yield (
                 "loss_type='bnpo' takes the mean over each micro-batch, also over one whose rows are all left out",

@@ -60,8 +60,8 @@ class LayerMetrics(GRPOTrainer):
             for key, values in side.items():
                 if key in ("num_tokens", "generated_tokens"):
                     main[key] = values
-                else:
-                    main[f"layer{number}/{key}"].extend(values)
+                else:  # all layers have one entropy coefficient
+                    main[key if key == "entropy_coef" else f"layer{number}/{key}"].extend(values)
 
     def _log_changes(self, advantage: torch.Tensor, changed: dict[str, float], total: int) -> None:
         """Log what the corrections did to their drafts, as shares of all that are no fillers.

@@ -57,7 +57,7 @@ Prompt = str | list[dict[str, str]]
 # what is left of a TeX command, such as \text or \neq, whose first letters became a tab or a line end
 REMNANT = re.compile(
     r"\t(?=(?:ext(?:bf|it|rm|tt)?|imes|heta|an|anh|au|frac|o|op|riangle|ilde|herefore)(?![a-z]))"
-    r"|\n(?=(?:eq|abla|ot|otin|leq|geq)(?![a-z]))|\r(?!\n)"
+    r"|\n(?=(?:eq|abla|ot|otin|leq|geq)(?![a-z]))"
 )
 # joiners that emoji, Persian and Indic scripts are written with
 JOINER = re.compile(r"(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")
@@ -72,7 +72,7 @@ def text_problem(name: str, text: str) -> tuple[str, str] | None:
     "system_prompt holds the control character '\\x08'"
     """
     text = JOINER.sub("", text)
-    unseen = (c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c not in "\n\t\r")
+    unseen = (c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") and c not in "\n\t")
     if (odd := next(unseen, None)) and unicodedata.category(odd) == "Cf":
         return f"{name} holds {odd!r} ({unicodedata.name(odd, 'unnamed')}), which is not seen", "delete it"
     if odd or (odd := REMNANT.search(text)):
@@ -161,7 +161,7 @@ def correction_prompt(prompt: Prompt, completion: Prompt, phrase: str, role: str
     if isinstance(prompt, str):
         return prompt + completion + guidance(phrase)
     draft = completion[-1]["content"]
-    if prompt[-1]["role"] == "assistant":  # the draft is itself a correction: the same turn goes on
+    if isinstance(prompt, Conversation) and prompt[-1]["role"] == "assistant":  # a correction: the same turn goes on
         *prompt, begun = prompt
         draft = begun["content"] + draft
     if role == "user":

@@ -236,9 +236,12 @@ class MGRPOTrainer(SharedPrompts, LayerMetrics, AtomicCheckpoints):
         *before, last = terms
         loss = 0.0
         one_by_one = self.model.training and self.accelerator.distributed_type != DistributedType.DEEPSPEED
+        ends_step = self.accelerator.sync_gradients
         for number, batch in before:
             with self.accelerator.no_sync(model) if one_by_one else nullcontext():
+                self.accelerator.sync_gradients = False  # TRL adapts its entropy coefficient at the end of a step
                 term = self._term(model, number, batch)
+                self.accelerator.sync_gradients = ends_step
                 if one_by_one:
                     self.accelerator.backward(term)
                     term = term.detach()

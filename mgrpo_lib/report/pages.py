@@ -16,7 +16,7 @@ from mgrpo_lib.experiment import fingerprints, store
 from mgrpo_lib.experiment.progress import clock
 from mgrpo_lib.experiment.settings import ROOT, Config, load_config
 from mgrpo_lib.method.prompts import phrase_text
-from mgrpo_lib.report import dose, preflight, records, style, summary, tables, verdicts
+from mgrpo_lib.report import dose, preflight, records, style, summary, tables, typeset, verdicts
 
 # marked places of README.md and docs/*.md: the template, and the committed experiments that fill it
 BLOCKS = {
@@ -46,8 +46,8 @@ def _templates() -> jinja2.Environment:
         tables.percent,
         tables.points,
         tables.name_of,
-        tables.markdown,
-        tables.escaped,
+        typeset.markdown,
+        typeset.escaped,
         listed,
         times,
     ):

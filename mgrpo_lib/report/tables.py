@@ -1,6 +1,5 @@
 """Tables of an experiment, made from ``summary.json`` alone and written as Markdown, CSV and LaTeX (no torch)."""
 
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +7,7 @@ import yaml
 
 from mgrpo_lib.experiment import store
 from mgrpo_lib.experiment.settings import Config
-from mgrpo_lib.report.typeset import latex
+from mgrpo_lib.report.typeset import latex, markdown
 from mgrpo_lib.report.verdicts import CONTROLS, HYPOTHESES, at_equal_tokens
 
 NAMES = {
@@ -322,23 +321,6 @@ def tables(summary: dict) -> dict[str, pd.DataFrame]:
     """Return every table that the experiment has rows for."""
     found = {name: table(summary) for name, (table, _) in TABLES.items()}
     return {name: table for name, table in found.items() if not table.empty}
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """Write a table in Markdown; what would be markup in a name is escaped."""
-    cells = table.astype(object).fillna("").astype(str).itertuples(index=False)
-    rows = [[escaped(str(cell)) for cell in row] for row in (table.columns, *cells)]
-    rows.insert(1, ["---"] * len(table.columns))
-    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
-
-
-def escaped(text: str) -> str:
-    r"""Escape what would be Markdown in a text, unless all of it is bold.
-
-    >>> escaped("a|b"), escaped("**supported**")
-    ('a\\|b', '**supported**')
-    """
-    return text if re.fullmatch(r"\*\*\w+\*\*", text) else re.sub(r"([\\|`<*$])", r"\\\1", text)
 
 
 def write(summary: dict, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tables as LaTeX for a paper."""
+"""Tables as Markdown, and as LaTeX for a paper."""
 
 import re
 import textwrap
@@ -19,6 +19,23 @@ SPECIAL = str.maketrans(
     }
 )
 ONE_PAGE = 45  # rows; a longer table goes over several pages
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Write a table in Markdown; what would be markup in a name is escaped."""
+    cells = table.astype(object).fillna("").astype(str).itertuples(index=False)
+    rows = [[escaped(str(cell)) for cell in row] for row in (table.columns, *cells)]
+    rows.insert(1, ["---"] * len(table.columns))
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+def escaped(text: str) -> str:
+    r"""Escape what would be Markdown in a text, unless all of it is bold.
+
+    >>> escaped("a|b"), escaped("**supported**")
+    ('a\\|b', '**supported**')
+    """
+    return text if re.fullmatch(r"\*\*\w+\*\*", text) else re.sub(r"([\\|`<*$])", r"\\\1", text)
 
 
 def latex(table: pd.DataFrame, name: str, caption: str, origin: str) -> str:

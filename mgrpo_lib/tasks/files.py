@@ -23,6 +23,9 @@ CONTROL = re.compile(
     r"|\t(?=(?:ext(?:bf|it|rm|tt)?|imes|heta|an|anh|au|frac|o|op|riangle|ilde|herefore)(?![a-z]))"
     r"|\n(?=(?:eq|abla|ot|otin|leq|geq)(?![a-z]))"
 )
+SHORT = re.compile(
+    r"[\t\r](?=[a-z])|\n(?=[eiu](?![a-z]))"
+)  # the same in an answer, which has no lines that begin so: \nu, \ni
 
 
 class Row(BaseModel):
@@ -84,8 +87,10 @@ def _text(path: Path) -> str:
         return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         packed = next((kind for sign, kind in PACKED.items() if content.startswith(sign)), None)
-        fix = f"it is packed ({packed}): unpack it" if packed else f"{error}; save it as UTF-8"
-        raise ValueError(fix) from None
+        what = (
+            f"it is a {packed} file; unpack it, or save a workbook as CSV" if packed else f"{error}; save it as UTF-8"
+        )
+        raise ValueError(what) from None
 
 
 def _checked(place: str, row: Any, kind: str) -> dict[str, str]:
@@ -94,12 +99,15 @@ def _checked(place: str, row: Any, kind: str) -> dict[str, str]:
         raise ValueError(f"{place} is no object with question and answer; write one as {{...}}")
     row = {key.strip(BLANK): value for key, value in row.items()}
     given = {key: value for key, value in row.items() if value is not None and str(value).strip()}
-    for column in ("question", "answer", "solution"):
-        if found := CONTROL.search(str(given.get(column, ""))):
-            fix = "write it with its backslash: \\frac" if kind == ".csv" else "write a backslash twice: \\\\frac"
-            raise ValueError(
-                f"{place}: {column} holds the control character {found[0]!r}, of a command such as \\frac; {fix}"
-            )
+    texts = {column: str(given.get(column, "")) for column in ("question", "answer", "solution")}
+    found = {column: CONTROL.search(text) for column, text in texts.items()}
+    if kind != ".csv" and "####" not in texts["answer"]:
+        found["answer"] = found["answer"] or SHORT.search(texts["answer"])
+    for column, odd in found.items():
+        if odd:
+            fix = "write commands with their backslash" if kind == ".csv" else "write a backslash twice"
+            sign = "\\" if kind == ".csv" else "\\\\"
+            raise ValueError(f"{place}: {column} holds the control character {odd[0]!r}; {fix}: {sign}frac")
     try:
         return Row.model_validate(given).model_dump(exclude_none=True)
     except ValidationError as error:

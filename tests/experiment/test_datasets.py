@@ -1,13 +1,15 @@
 """The sets of a profile: files are known by content, training shares nothing with tests, what is unusable stops the run."""
 
 import json
+import os
+import re
 import shutil
 
 import pytest
 
 from mgrpo_lib.experiment import data, datacard, fingerprints
 from mgrpo_lib.experiment import pipeline as runner
-from mgrpo_lib.experiment.settings import ConfigError, load_config
+from mgrpo_lib.experiment.settings import ROOT, ConfigError, load_config
 from mgrpo_lib.tasks import miniature, sums
 from tests.tasks.made_up import REAL, N, lines, make_folder, own
 
@@ -73,6 +75,74 @@ def test_a_file_named_as_another_set_is_refused(tmp_path):
     (tmp_path / "b").mkdir()
     with pytest.raises(ConfigError, match="'two'.*rename"):
         config(benchmarks=[own(tmp_path / folder / "two.jsonl", [ROW]) for folder in (".", "b")])
+
+
+@pytest.mark.parametrize("name", ["arm", "verdict", "train", "validation", "a\nb", "a\u200bb"])
+def test_a_file_that_results_cannot_be_named_by_is_refused(name, tmp_path):
+    with pytest.raises(ConfigError, match="rename the file"):
+        config(benchmarks=[own(tmp_path / f"{name}.jsonl", [ROW])])
+
+
+def test_the_same_file_for_training_and_test_is_refused_in_any_spelling(tmp_path):
+    rows = [{"question": f"How much is {i} plus {i}?", "answer": 2 * i} for i in range(30)]
+    file = own(tmp_path / "mine.jsonl", rows)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.jsonl").symlink_to(file)
+    (tmp_path / "hard.jsonl").hardlink_to(file)
+    shutil.copy(file, tmp_path / "copy.jsonl")
+    spellings = [file, os.path.relpath(file, ROOT), f"{tmp_path}/folder/../mine.jsonl", str(tmp_path / "link.jsonl")]
+    for other in [*spellings, str(tmp_path / "hard.jsonl")]:
+        with pytest.raises(ConfigError, match="train_data and benchmarks name the same file.*another"):
+            config(train_data=file, benchmarks=[other])
+        with pytest.raises(ConfigError, match="benchmarks names the file .* twice"):
+            config(train_data="sums", train_problems=20, benchmarks=[file, other])
+    with pytest.raises(ConfigError, match="'copy': 30.*other data"):
+        runner.check_data(config(train_data=file, benchmarks=[str(tmp_path / "copy.jsonl")]))
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("folder", "folder is a folder"),
+        ("packed.jsonl.gz", "unpack"),
+        ("table.xlsx", r"table.xlsx is not a \.jsonl"),
+        ("nowhere/my.csv", "no file .*nowhere/my.csv"),
+        ("my.tsv", r"my.tsv is not a \.jsonl"),
+    ],
+)
+def test_a_path_that_is_no_file_of_a_known_kind_is_refused(given, named, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "packed.jsonl.gz").write_bytes(b"")
+    for settings in ({"train_data": str(tmp_path / given)}, {"benchmarks": [str(tmp_path / given)]}):
+        with pytest.raises(ConfigError, match=f"{next(iter(settings))}.*{named}"):
+            config(**settings)
+
+
+def test_a_test_set_of_one_problem_stops_the_pipeline_before_it_starts(tmp_path):
+    file = own(tmp_path / "one.jsonl", [{"question": "How much is 1 plus 1?", "answer": 2}])
+    sums_too = {"train_data": "sums", "train_problems": 20, "benchmarks": [file]}
+    with pytest.raises(ConfigError, match="benchmarks: one has one problem"):
+        runner.check_data(config(**sums_too))
+    with pytest.raises(ValueError, match="benchmarks: one has one problem"):
+        datacard.data_card(config(**sums_too, output_root=str(tmp_path)))
+    alone = config(**sums_too, arms={}, control_arms=["base"])
+    assert [row["answer"] for row in runner.check_data(alone)][:1] == ["2"], "nothing is compared"
+
+
+def test_what_the_miniature_cannot_read_is_refused_with_its_row(tmp_path):
+    rows = [{"question": "7 a+8 b*3", "answer": 5}, {"question": "two a+four b+? =5", "answer": 9}]
+    read = load_config("smoke", arm="base", benchmarks=[own(tmp_path / "signs.jsonl", rows)])
+    assert len(data.test_problems(read, "signs")) == 2
+    for question, sign in (
+        ("What is 7 + 8?", "What"),
+        ("7 a/8", "/"),
+        ("7 f+8", "f"),
+        ("7 ab+8", "ab"),
+        ("x a+1", "x"),
+    ):
+        bad = own(tmp_path / "bad.jsonl", [*rows, {"question": question, "answer": 5}])
+        with pytest.raises(ConfigError, match=f"bad.jsonl, row 3.*'{re.escape(sign)}'.*MODEL="):
+            runner.check_data(load_config("smoke", arm="base", benchmarks=[bad]))
 
 
 @pytest.mark.parametrize(

@@ -8,41 +8,20 @@ import papermill
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from mgrpo_lib.experiment import fingerprints, store
 from mgrpo_lib.experiment.notebook import arguments
 from mgrpo_lib.experiment.settings import ROOT, ConfigError, load_config
 from mgrpo_lib.method.prompts import SYSTEM_PROMPT
+from tests.method.chat import make_folder
 
 REAL = ROOT.parent / "shared" / "data"
-
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 @pytest.fixture(scope="module")
 def chat_model(tmp_path_factory):
-    """A folder with an untrained chat model of two layers and a tokenizer of bytes."""
-    folder = tmp_path_factory.mktemp("own") / "chat-model"
-    special = ["<pad>", "<|im_start|>", "<|im_end|>"]
-    vocabulary = {token: i for i, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    tokenizer.add_special_tokens(special)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<|im_end|>")
-    tokenizer.chat_template = CHATML
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(vocabulary), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=4096, eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
-    )  # fmt: skip
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    """A folder with an untrained chat model."""
+    return make_folder(tmp_path_factory.mktemp("own") / "chat-model")
 
 
 def problems_file(path, count: int, solutions: bool = False) -> str:

@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from datetime import date
 
 import pytest
 
+from mgrpo_lib.experiment import settings
 from mgrpo_lib.experiment.settings import (
     ROOT,
     ConfigError,
@@ -95,6 +97,17 @@ WRONG = [  # profile, settings, what the message must name
     ("smoke", {"eval_phrase": "Is that so?"}, "Is that so"),
     ("smoke", {"eval_phrase": 8}, "eval_phrase 8.*1 to 7"),
     ("smollm2", {"eval_phrase": " "}, "eval_phrase is empty"),
+    ("smollm2", {"eval_phrase": "Is \frac{1}{2} right?"}, "eval_phrase holds .*x0c.*backslash twice"),
+    ("smollm2", {"system_prompt": "Answer in \boxed{}."}, "system_prompt holds .*x08.*backslash twice"),
+    ("smollm2", {"system_prompt": "Box it.\u200b"}, "system_prompt holds .*u200b.*delete"),
+    ("smollm2", {"phrases": ["Is \text{x} right?"]}, "phrases holds .*backslash twice"),
+    ("smollm2", {"chat_template_kwargs": ["enable_thinking"]}, "'chat_template_kwargs' is .*dictionary"),
+    ("smollm2", {"chat_template_kwargs": {"date": date(2024, 7, 26)}}, "'chat_template_kwargs.date' is .*JSON"),
+    ("smoke", {"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs .*leave it out"),
+    ("smoke", {"test_problems": 1}, "test_problems is 1.*2 or more"),
+    ("smoke", {"probe_problems": 1}, "probe_problems is 1.*2 or more"),
+    ("smoke", {"arm": "a/b", "arms": {"a/b": {}}, "control_arms": []}, "arms: 'a/b'"),
+    ("smoke", {"arm": "base", "arms": {"base": {}}, "control_arms": []}, "arms: 'base'"),
     ("smoke", {"micro_batch_size": 7}, "micro_batch_size 7 .*use 4"),
     ("smoke", {"layer_weights": [1.0]}, "layer_weights has 1 .* 2 layers"),
     ("smoke", {"drafts_per_prompt": 99}, "drafts_per_prompt is 99; use 1 to num_generations"),
@@ -137,6 +150,29 @@ def test_wrong_settings_are_refused_with_the_setting_and_the_fix(profile, settin
 def test_a_known_phrase_has_one_name():
     assert [load_config("smoke", eval_phrase=phrase).eval_phrase for phrase in (2, "2", PHRASES[1])] == [2, 2, 2]
     assert load_config("smollm2", eval_phrase="Is that so?").eval_phrase == "Is that so?"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('phrases: ["Is \\boxed{5} right?"]', "phrases holds .*x08.*single quotes"),
+        ('system_prompt: "\\frac"', "system_prompt holds .*x0c.*single quotes"),
+        ('system_prompt: "\\sqrt{2}"', "own.yaml.*single quotes"),
+    ],
+)
+def test_a_profile_whose_texts_lost_their_backslash_is_refused(text, named, tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "own.yaml").write_text(
+        f"model: owner/name\ntrain_data: sums\nbenchmarks: [sums]\n{text}\n"
+    )
+    with pytest.raises(ConfigError, match=named):
+        load_config("own")
+
+
+def test_the_miniature_alone_and_validation_do_with_one_problem():
+    assert load_config("smoke", validation_problems=1).validation_problems == 1
+    assert load_config("smoke", arm="base", arms={}, control_arms=["base"], test_problems=1).test_problems == 1
 
 
 def test_none_means_as_the_profile_says():
@@ -183,6 +219,15 @@ def test_assignments_read_numbers_as_numbers_and_texts_as_texts():
         "phrases": ["Sure?", "Don't"],
         "epsilon_high": None,
     }
+
+
+@pytest.mark.parametrize(
+    "words", [["{a:", "{b:", "[1,", "2]}}"], ["{a: {b: [1, 2]}}"], ["{a:", "{b: [1, 2]}}"]]
+)  # as a shell cuts them
+def test_what_a_shell_cut_inside_brackets_is_one_value(words):
+    first, *rest = words
+    found = parse_assignments([f"chat_template_kwargs={first}", *rest, "max_steps=3"])
+    assert found == {"chat_template_kwargs": {"a": {"b": [1, 2]}}, "max_steps": 3}
 
 
 @pytest.mark.parametrize(

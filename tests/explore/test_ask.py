@@ -123,6 +123,7 @@ def test_phrases_by_number_and_by_text(base):
         ("1 a+? b+? =1", {}, QUESTION),
         (QUESTION, {"phrase": "Is that so?"}, "Is that so?"),
         (QUESTION, {"rounds": 0}, "0 rounds"),
+        (QUESTION, {"phrase": "Is \boxed{5} right?"}, "phrase holds the control character"),
     ],
 )
 def test_what_the_miniature_cannot_read_is_refused(base, question, how, named):
@@ -134,6 +135,11 @@ def test_what_the_miniature_cannot_read_is_refused(base, question, how, named):
 def test_every_problem_of_the_miniature_is_read_with_any_white_space(name):
     for problem in miniature.problems(name, "test", 50):
         assert is_problem(problem["question"]) and is_problem(f" {problem['question']} ".replace(" ", "  "))
+
+
+def test_models_are_compared_on_several_problems_or_not_at_all(base):
+    with pytest.raises(ValueError, match="problems .*two or more"):
+        compare({"base": base}, problems_of(base.cfg, "blanks")[:1])
 
 
 def test_any_folder_with_an_adapter_can_be_asked(chat_model, tmp_path):

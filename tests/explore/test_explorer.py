@@ -11,7 +11,16 @@ import pytest
 
 from mgrpo_lib.experiment import store
 from mgrpo_lib.experiment.settings import ROOT
-from mgrpo_lib.explore.explorer import LONGEST, TRANSITIONS, VIEW, Attempts, explore, group_html
+from mgrpo_lib.explore.explorer import (
+    LONGEST,
+    TRANSITIONS,
+    VIEW,
+    Attempts,
+    explore,
+    group_html,
+    side_by_side,
+    work_of,
+)
 from mgrpo_lib.explore.panel import Panel
 from mgrpo_lib.method.prompts import PHRASES
 
@@ -67,7 +76,8 @@ def test_every_run_is_shown_with_the_texts_of_its_records(profile):
     for run, manifest in explorer.runs.items():
         record = store.read_jsonl(manifest.with_suffix(".jsonl.gz"))[-1]
         page = Tags(explorer.page(run, record))
-        for needed in (record["question"], record["text_1"], record["text_2"], record["gold"], PHRASES[0]):
+        works = [work_of(record["text_1"]), work_of(record["text_2"])]
+        for needed in (record["question"], *works, record["gold"], PHRASES[0]):
             assert words(needed) in words(page.text)
         said = "no answer" if record["answer_1"] is None else f"answer {record['answer_1']}"
         assert f"attempt 1 {said}, {'right' if record['correct_1'] else 'wrong'}" in page.text
@@ -113,6 +123,29 @@ def test_samples_are_a_group_with_its_advantages():
     assert "advantage A" in shown
     later = explorer.select(explorer.run, "blanks", "wrong to right")[-1]  # only the first problems are sampled
     assert "no group" in explorer.page(explorer.run, later)
+
+
+@pytest.mark.parametrize(
+    "text, work",
+    [
+        ("34 + 9 = 43\n\\boxed{43}", "34 + 9 = 43"),
+        ("so it is $\\boxed{\\frac{1}{2}}$.", "so it is"),
+        ("\\boxed{1} or \\boxed{2}, I think", "\\boxed{1} or \\boxed{2}, I think"),  # nothing after the box is hidden
+        ("<think>5b5*3=", "5b5*3="),
+    ],
+)
+def test_work_and_answer_are_apart(text, work):
+    assert work_of(text) == work
+
+
+def test_records_side_by_side():
+    record = {"question": "q", "gold": "5", "text_1": "<think>2+2=4</think>\\boxed{4}", "answer_1": "4"}
+    record |= {"text_2": "<think>2+3=5</think>\\boxed{5}", "answer_2": "5", "correct_1": False, "correct_2": True}
+    page = side_by_side([record, {**record, "question": HOSTILE, "text_2": HOSTILE, "answer_2": None}]).data
+    rows = re.findall(r"<tr>(.*?)</tr>", page, re.S)
+    assert Tags(rows[0]).text.split() == ["q", "5", "2+2=4", "4", "2+3=5", "5"]
+    assert re.findall(r"<(del|ins)[^>]*>(.*?)<", rows[0]) == [("del", "2"), ("del", "4"), ("ins", "3"), ("ins", "5")]
+    assert not Tags(page).tags & {"script", "img"} and "none" in rows[1]
 
 
 def test_hostile_text_is_escaped_and_cut():

@@ -1,8 +1,10 @@
 """Beside TRL's options: what layer 2 samples and trains on is the policy's under each of them, or it is refused."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from peft import LoraConfig
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -17,6 +19,7 @@ from transformers import (
 )
 from trl import GRPOConfig
 
+from mgrpo_lib.method import checks
 from mgrpo_lib.method.config import MGRPOConfig
 from mgrpo_lib.method.trainer import MGRPOTrainer
 
@@ -49,7 +52,9 @@ def saved(kind, config, folder):
     return str(folder)
 
 
-def make(folder, tokenizer, tmp_path, rewards=None, model=None, questions=8, peft_config=None, **settings):
+def make(
+    folder, tokenizer, tmp_path, rewards=None, model=None, questions=8, peft_config=None, stream=False, **settings
+):
     rows = [{"prompt": [{"role": "user", "content": f"{i % 10}{' + 1' * (i % 4)} = ?"}]} for i in range(questions)]
     settings = {
         "per_device_train_batch_size": 8,
@@ -72,7 +77,7 @@ def make(folder, tokenizer, tmp_path, rewards=None, model=None, questions=8, pef
         folder if model is None else model,
         rewards or (lambda completions, **_: [float(len(c[0]["content"]) % 2) for c in completions]),
         MGRPOConfig(output_dir=str(tmp_path / "out"), **settings),
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=IterableDataset.from_generator(lambda: iter(rows)) if stream else Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=peft_config,
     )
@@ -144,23 +149,86 @@ def test_a_reward_model_reads_one_well_formed_conversation(chat, tmp_path, role)
     assert "layer2/rewards/model/mean" in trainer.state.log_history[0]
 
 
-def test_what_trains_nothing_or_against_another_reference_is_refused(chat, tmp_path, capsys):
+def test_what_trains_nothing_is_refused(chat, tmp_path, capsys):
     folder = saved(LlamaForCausalLM, LLAMA, tmp_path / "m")
     frozen = LlamaForCausalLM.from_pretrained(folder).requires_grad_(False)
     with pytest.raises(ValueError, match="no trainable parameter.*peft_config"):
         make(folder, chat, tmp_path, model=frozen)
-    with pytest.raises(ValueError, match="1 questions, and one generation takes 2"):
-        make(folder, chat, tmp_path, questions=1)
-    changed = LlamaForCausalLM.from_pretrained(folder)
-    make(folder, chat, tmp_path, model=changed, beta=0.1)
-    with torch.no_grad():
-        changed.model.layers[0].mlp.up_proj.weight += 1.0
-    with pytest.raises(ValueError, match="beta=0.1 .*beta=0"):
-        make(folder, chat, tmp_path, model=changed, beta=0.1)
-    make(folder, chat, tmp_path, model=changed, beta=0.0)
+    for stream in (False, True):
+        with pytest.raises(ValueError, match="1 questions, and one generation takes 2"):
+            make(folder, chat, tmp_path, questions=1, stream=stream)
+        make(folder, chat, tmp_path, questions=2, stream=stream)
     capsys.readouterr()
     make(folder, chat, tmp_path, learning_rate=5e-7, peft_config=LoraConfig(target_modules="all-linear"))
     assert "learning_rate=5e-07" in capsys.readouterr().out
+
+
+def noise(model):
+    """About what a short fine-tuning changes."""
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight += 3e-4
+    return model
+
+
+def cut(model):
+    model.model.layers, model.config.num_hidden_layers = model.model.layers[:1], 1
+    return model
+
+
+def resized(model):
+    model.resize_token_embeddings(len(WORDS) + 8)
+    return model
+
+
+def adapted(model):
+    model.add_adapter(LoraConfig(target_modules="all-linear"))
+    return model
+
+
+@pytest.mark.parametrize("change", [noise, cut, resized, lambda model: adapted(noise(model))])
+def test_another_reference_than_the_model_itself_is_refused(chat, tmp_path, change):
+    folder = saved(LlamaForCausalLM, LLAMA, tmp_path / "m")
+    with pytest.raises(ValueError, match="beta=0.1 .*beta=0"):
+        make(folder, chat, tmp_path, model=change(LlamaForCausalLM.from_pretrained(folder)), beta=0.1)
+    make(folder, chat, tmp_path, model=change(LlamaForCausalLM.from_pretrained(folder)), beta=0.0)
+
+
+@pytest.mark.parametrize(
+    "same", [lambda model: model, lambda model: model.bfloat16(), lambda model: model.bfloat16().float(), adapted]
+)
+def test_the_model_itself_is_a_reference_in_any_dtype_and_beside_adapters(chat, tmp_path, same):
+    folder = saved(LlamaForCausalLM, LLAMA, tmp_path / "m")
+    assert make(folder, chat, tmp_path, model=same(LlamaForCausalLM.from_pretrained(folder)), beta=0.1).ref_model
+
+
+@pytest.mark.parametrize("path", ["", "/gone"])
+def test_a_reference_that_is_not_on_disk_is_refused_before_it_is_loaded(chat, tmp_path, path):
+    model = LlamaForCausalLM(LLAMA)
+    model.config._name_or_path = path
+    with pytest.raises(ValueError, match=f"beta=0.1 .*{path!r}.*beta=0"):
+        make("", chat, tmp_path, model=model, beta=0.1)
+    lora = LoraConfig(target_modules="all-linear")
+    make("", chat, tmp_path, model=model, beta=0.1, learning_rate=1e-3, peft_config=lora)
+
+
+def test_an_adaptive_entropy_bonus_steps_once_an_optimizer_step_by_the_entropy_of_all_layers(chat, tmp_path):
+    folder = saved(LlamaForCausalLM, LLAMA, tmp_path / "m")
+    coefficient = {
+        "entropy_coef": 0.01,
+        "use_adaptive_entropy": True,
+        "entropy_target": 15.0,
+        "entropy_coef_delta": 0.005,
+    }
+    trainer = make(folder, chat, tmp_path, max_steps=3, gradient_accumulation_steps=2, questions=16, **coefficient)
+    trainer.train()
+    assert trainer.entropy_coef == pytest.approx(0.01 + 3 * 0.005)
+    trainer = make(folder, chat, tmp_path, **coefficient)
+    trainer.train()
+    logged = trainer.state.log_history[0]
+    first, second = logged["tokens"], logged["layer2/tokens"]
+    together = (first * logged["entropy"] + second * logged["layer2/entropy"]) / (first + second)
+    assert trainer._last_world_entropy == pytest.approx(together)
+    assert logged["entropy_coef"] == trainer.entropy_coef and "layer2/entropy_coef" not in logged
 
 
 def test_arguments_are_named_before_hardware_is(chat, tmp_path):
@@ -183,12 +251,17 @@ def test_what_counts_as_right_is_a_setting(chat, tmp_path):
     assert shares == [0.0, 1.0]
 
 
-def test_content_in_blocks_of_text_is_text(chat, tmp_path):
-    trainer = make(saved(LlamaForCausalLM, LLAMA, tmp_path / "m"), chat, tmp_path)
-    rows = trainer.train_dataset.map(
-        lambda row: {"prompt": [{"role": "user", "content": [{"type": "text", "text": row["prompt"][0]["content"]}]}]}
+@pytest.mark.parametrize("content", ["1 + 1 = ?", [{"type": "text", "text": "1 + 1 = ?"}]])
+def test_content_in_blocks_of_text_is_text_and_an_image_in_any_question_is_refused(chat, tmp_path, content):
+    chat.chat_template = (
+        "{% for m in messages %}{{ m.content if m.content is string else m.content[0].text }} {% endfor %}"
     )
-    from mgrpo_lib.method import checks
-
-    trainer.train_dataset = rows
-    checks.before_training(trainer, lambda prompts: ([[1, 2]] * len(prompts), None, {}))
+    trainer = make(saved(LlamaForCausalLM, LLAMA, tmp_path / "m"), chat, tmp_path)
+    asked = [{"prompt": [{"role": "user", "content": content}]} for _ in range(8)]
+    trainer.train_dataset = Dataset.from_list(asked)
+    trainer.train()
+    assert "layer2/reward" in trainer.state.log_history[0]
+    asked[5] = {"prompt": [{"role": "user", "content": [{"type": "image", "text": ""}]}]}
+    if not isinstance(content, str):
+        with pytest.raises(ValueError, match="num_layers=1 for questions with images"):
+            checks.before_training(SimpleNamespace(train_dataset=Dataset.from_list(asked)), None)

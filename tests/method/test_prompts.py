@@ -14,6 +14,7 @@ from mgrpo_lib.method.prompts import (
     correction_prompt,
     guidance_ids,
     phrase_text,
+    text_problem,
     user_turn,
 )
 
@@ -83,6 +84,14 @@ def test_the_assistants_voice_goes_on_in_the_same_turn_through_every_layer():
     assert correction_prompt("2+2?", "four", "Hm.") == "2+2?four\nHm.\n"
 
 
+@pytest.mark.parametrize("begun", ["Well,", [{"type": "text", "text": "Well,"}]])
+def test_a_question_that_ends_with_the_assistant_keeps_that_turn_apart_as_the_template_does(begun):
+    question = [*QUESTION, {"role": "assistant", "content": begun}]
+    second = correction_prompt(question, say("four"), "Hm.")
+    assert second == [*question, {"role": "assistant", "content": "four\nHm.\n"}]
+    assert correction_prompt(second, say("five"), "Hm.")[-1]["content"] == "four\nHm.\nfive\nHm.\n"
+
+
 def test_the_end_of_a_draft_is_dropped_once_and_only_at_the_end():
     assert correction_ids([1], [2, 9, 3, 9], [4], {9}) == [1, 2, 9, 3, 4]
     assert correction_ids([1], [2, 3], [4], {9}) == [1, 2, 3, 4]
@@ -98,3 +107,37 @@ def test_the_context_is_filled_to_the_last_token_and_not_beyond():
 def test_there_are_seven_phrases_with_a_number_each():
     assert len(set(PHRASES)) == 7
     assert [phrase_text(number) for number in range(1, 8)] == PHRASES and phrase_text("Hm.") == "Hm."
+
+
+@pytest.mark.parametrize(
+    ("text", "sign", "fix"),
+    [
+        ("Answer in \boxed{}.", "x08", "backslash twice"),
+        ("\frac{1}{2}?", "x0c", "single quotes"),
+        ("\vec{x}", "x0b", "backslash twice"),
+        ("\alpha", "x07", "backslash twice"),
+        ("\text{x}", "t'", "backslash twice"),
+        ("a \times b", "t'", "backslash twice"),
+        ("so \neq 3", "n'", "backslash twice"),
+        ("\rho", "r'", "backslash twice"),
+        ("\x1b[1mSure?", "x1b", "backslash twice"),
+        ("a\u2028b", "u2028", "backslash twice"),
+        ("\ud83d", "ud83d", "backslash twice"),
+        ("Sure?\u200b", "ZERO WIDTH SPACE", "delete"),
+        ("\ufeffSure?", "ZERO WIDTH NO-BREAK SPACE", "delete"),
+        ("Su\u00adre?", "SOFT HYPHEN", "delete"),
+        ("\u202eSure?", "RIGHT-TO-LEFT OVERRIDE", "delete"),
+        ("Is\u200dit?", "ZERO WIDTH JOINER", "delete"),
+    ],
+)
+def test_characters_that_cannot_be_meant_are_named_with_the_fix(text, sign, fix):
+    problem, found = text_problem("phrases", text)
+    assert problem.startswith("phrases holds") and sign in problem and fix in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r"Box it: \boxed{}, \frac12.", "Two\nlines:\n\t- a list\n\tto read", "می‌خواهم", "👩‍🔬 Sûr ?", "a) x\ne) y", ""],
+)
+def test_what_is_seen_and_what_scripts_need_is_accepted(text):
+    assert text_problem("phrases", text) is None

@@ -31,6 +31,8 @@ OF_SETTINGS = [
     ({"phrases": []}, "phrases is .*at least one"),
     ({"phrases": "Sure?"}, "phrases is 'Sure.'.*a list"),
     ({"phrases": ["Sure?", " "]}, "phrases is .*a list of texts"),
+    ({"phrases": ["Sure?", "Is \boxed{5} right?"]}, "phrases holds .*x08.*backslash twice"),
+    ({"phrases": ["Sure?\u200b"], "num_layers": 1}, "phrases holds .*u200b.*delete"),
     ({"drafts_per_prompt": 9}, r"drafts_per_prompt is 9.*num_generations \([48]\)"),
     ({"drafts_per_prompt": 0}, r"drafts_per_prompt is 0.*num_generations \([48]\)"),
     ({"select_drafts": "mixed", "drafts_per_prompt": 1}, "select_drafts='mixed'.*drafts_per_prompt is 1.* 2 or more"),
@@ -44,7 +46,7 @@ OF_BATCHES = [
     ({"save_strategy": "steps", "save_steps": 3, "num_iterations": 2}, "save_steps=3.*multiple of 2"),
     ({"save_strategy": "steps", "save_steps": 0.5, "num_iterations": 2}, "save_steps=0.5.*multiple of 2"),
     ({"save_strategy": "epoch", "num_iterations": 2}, "save_strategy='epoch'.*save_strategy='steps'"),
-    ({"use_adaptive_entropy": True, "entropy_coef": 0.1}, "use_adaptive_entropy=False"),
+    ({"use_adaptive_entropy": True, "select_drafts": "wrong"}, "use_adaptive_entropy=False"),
     ({"select_drafts": "wrong", "entropy_coef": 0.1}, "entropy_coef=0"),
     ({"select_drafts": "wrong", "loss_type": "bnpo"}, "loss_type='bnpo'.*'dapo'"),
     # 2 drafts of 3 corrections do not fill 4 micro-batches

@@ -23,13 +23,13 @@ SCREENSHOTS = ROOT / "tests" / "screenshots"
 TRAINING = {"profile": "smoke", "seed": 0, "max_steps": 60}
 NOTEBOOKS = {  # parameters, figures at least, and seconds
     "00_overview": ({}, 2, 120),
-    "01_data": ({}, 0, 120),
+    "01_data": ({}, 1, 120),
     "02_base_model": ({}, 1, 120),
-    "03_grpo": (TRAINING, 2, 300),
+    "03_grpo": (TRAINING, 3, 300),
     "04_mgrpo": (TRAINING, 2, 300),
     "06_figures": ({}, 8, 300),
     "07_explore": ({}, 1, 600),
-    "08_your_own": ({}, 1, 1500),
+    "08_your_own": ({}, 2, 1500),
 }
 STATE = """() => {
     const panel = window.jupyterapp?.shell.currentWidget;

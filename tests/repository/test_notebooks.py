@@ -38,6 +38,13 @@ def code_cells(path) -> list[dict]:
     return [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
 
 
+def parameters_and_configuration(path) -> tuple[str, str]:
+    """The sources of the parameters cell and of the cell after it, which reads them."""
+    cells = code_cells(path)
+    at = next(i for i, cell in enumerate(cells) if "parameters" in cell["metadata"].get("tags", []))
+    return source(cells[at]), source(cells[at + 1])
+
+
 def nodes(path) -> list[ast.AST]:
     return [node for cell in code_cells(path) for node in ast.walk(ast.parse(source(cell)))]
 
@@ -77,18 +84,19 @@ def test_every_parameter_is_seen_and_used(path):
     check_notebook(path)  # one tagged cell, as the pipeline asks for
     cells = code_cells(path)
     assert "colab.set_up()" in source(cells[0]), "the set-up cell comes first; run make badges"
-    assert all(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.parse(source(cells[1])).body)
+    parameters, configuration = parameters_and_configuration(path)
     names = parameters_of(path)
     assert set(papermill.inspect_notebook(str(path))) == set(names), "papermill does not see a parameter"
     assert {"profile", "output_root"} <= set(names) <= {*Config.model_fields, "settings"}
     assert "settings" in names or path.stem == "08_your_own", "the pipeline hands on settings that no cell names"
-    call = ast.parse(source(cells[3])).body[0].value
-    assert call.func.id == "load_config" and [argument.id for argument in call.args] == ["profile"]
-    assert ast.unparse(ast.parse(source(cells[3])).body[1]) == "check_parameters()", "what papermill only warns of"
+    called = [node for node in ast.walk(ast.parse(configuration)) if isinstance(node, ast.Call)]
+    (call,) = [node for node in called if ast.unparse(node.func) == "load_config"]
+    assert [argument.id for argument in call.args] == ["profile"]
+    assert "check_parameters()" in configuration.splitlines(), "what papermill only warns of"
     passed = {keyword.arg or "settings": keyword.value.id for keyword in call.keywords}
     assert passed == {name: name for name in names if name != "profile"}
     values: dict = {}
-    exec(source(cells[2]), values)  # our own source
+    exec(parameters, values)  # our own source
     defaults = {name: values[name] for name in names if name != "settings"}
     load_config(**defaults, **values.get("settings", {}))  # the defaults are valid
 
@@ -139,12 +147,14 @@ def test_settings_that_a_notebook_does_not_name_are_handed_on():
 
 def test_papermills_own_command_line_refuses_what_is_misspelt_or_wrong(tmp_path):
     notebook = json.loads((NOTEBOOKS / "04_mgrpo.ipynb").read_text(encoding="utf-8"))
-    _, imports, parameters, configuration = code_cells(NOTEBOOKS / "04_mgrpo.ipynb")[:4]
-    imports["source"] = (  # the others take seconds
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    at = next(i for i, cell in enumerate(cells) if "parameters" in cell["metadata"].get("tags", []))
+    imported = (  # the other imports take seconds
         "from mgrpo_lib.experiment.notebook import check_parameters\n"
-        "from mgrpo_lib.experiment.settings import load_config"
+        "from mgrpo_lib.experiment.settings import load_config\n"
     )
-    beginning = {**notebook, "cells": [imports, parameters, configuration]}
+    cells[at + 1]["source"] = imported + "cfg = load_config(" + source(cells[at + 1]).partition("cfg = load_config(")[2]
+    beginning = {**notebook, "cells": cells[at : at + 2]}
     (tmp_path / "in.ipynb").write_text(json.dumps(beginning))
     cases = [
         ({"settings": {"test_problem": 3}}, ["test_problem", "test_problems"]),

@@ -1,6 +1,9 @@
 """A file of one's own is read as it is written, or refused with the place and the fix."""
 
+import gzip
+import io
 import json
+import zipfile
 
 import pytest
 
@@ -38,6 +41,25 @@ def test_empty_cells_at_the_end_of_a_csv_are_ignored(tmp_path, text):
     (tmp_path / "my.csv").write_text(text)
     (row,) = load_file(tmp_path / "my.csv")
     assert (row["question"], row["answer"]) == ("a", "1")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("my.csv", b'question, answer\n"a, b", "4"\n'),
+        ("my.csv", b'question,\tanswer\n"a, b",\t4\n'),
+        ("my.csv", b'\xef\xbb\xbf\xef\xbb\xbfquestion,answer\n"a, b",4\n'),
+        ("my.csv", b'\nquestion,answer,,\n"a, b",4,,\n\n'),
+        ("my.csv", b'question,answer\r"a, b",4\r'),
+        ("my.jsonl", b'\xef\xbb\xbf{"question ": "a, b", " answer": 4}\n'),
+        ("my.jsonl", b'\n\xef\xbb\xbf{"question": "a, b", "answer": 4}\n'),
+        ("my.json", '[{"\ufeffquestion": "a, b", "answer": 4}]'.encode()),
+    ],
+)
+def test_blanks_and_marks_around_names_and_cells_do_not_count(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    (row,) = load_file(tmp_path / name)
+    assert (row["question"], row["answer"]) == ("a, b", "4")
 
 
 def test_rows_and_ids_that_come_twice_are_told_apart(tmp_path):
@@ -85,6 +107,16 @@ GOOD = '{"question": "a", "answer": "1"}\n'
         ("my.jsonl", '{"question": {"a": 1}, "answer": "1"}', "question is .*; write it as text"),
         ("my.jsonl", '{"question": "b", "answer": true}', "answer is True; write it as text"),
         ("my.txt", GOOD, r"\.jsonl, \.json, \.csv"),
+        ("my.tsv", GOOD, r"\.jsonl, \.json, \.csv"),
+        ("my.json", "", "no rows; write"),
+        ("my.jsonl", "\n \n", "no rows; write"),
+        ("my.csv", "sep=,\nquestion,answer\na,1\n", "'sep=,'; delete"),
+        ("my.csv", '"sep=;"\nquestion;answer\na;1\n', "sep=;.* delete .*commas in place of ';'"),
+        ("my.csv", ",question,answer\n0,a,1\n", "column 1 of 3 has no name; name it, or leave it out"),
+        ("my.csv", "question,,answer\na,x,1\n", "column 2 of 3 has no name"),
+        ("my.csv", "question,answer,answer\na,1,2\n", "two columns are called 'answer'; rename"),
+        ("my.csv", "question,answer\na,\frac12\n", r"line 2: answer .*x0c.*: \\frac"),
+        ("my.csv", "question,answer\n5\text{ cm}?,1\n", r"line 2: question .*t'.*: \\frac"),
     ],
 )
 def test_an_unusable_file_is_refused(tmp_path, name, content, message):
@@ -92,6 +124,62 @@ def test_an_unusable_file_is_refused(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message) as caught:
         load_file(tmp_path / name)
     assert name in str(caught.value)
+
+
+ONE_BACKSLASH = [
+    ("answer", r"\frac{1}{2}", "x0c"),
+    ("answer", r"\theta", "t'"),
+    ("answer", r"2\rho", "r'"),
+    ("answer", r"\nu", "n'"),
+    ("answer", r"\beta", "x08"),
+    ("question", r"Write \boxed{x}.", "x08"),
+    ("question", r"3\times 4?", "t'"),
+    ("question", r"Is x\neq 3?", "n'"),
+    ("question", r"(1\right)?", "r'"),
+    ("question", r"\ud83d?", "ud83d"),
+    ("solution", r"\frac12", "x0c"),
+    ("question", r"\sqrt{4}?", "escape"),
+    ("answer", r"\underline{4}", "escape"),
+]
+
+
+@pytest.mark.parametrize(("column", "text", "sign"), ONE_BACKSLASH)
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_json_with_one_backslash_is_refused_with_row_and_fix(tmp_path, kind, column, text, sign):
+    row = {"question": "a", "answer": "1", column: "TEXT"}
+    bad = json.dumps(row).replace("TEXT", text)
+    file, place = tmp_path / f"my.{kind}", {"jsonl": "line 2", "json": "" if sign == "escape" else "row 2"}[kind]
+    for content, refused in ((bad, True), (bad.replace("\\", "\\\\"), False)):
+        file.write_text(GOOD + content if kind == "jsonl" else f"[{GOOD}, {content}]")
+        if refused:
+            with pytest.raises(ValueError, match=rf"{place}.*{sign}.*backslash twice"):
+                load_file(file)
+        else:
+            assert load_file(file)[1][column] == text
+
+
+def test_lines_and_tables_in_a_question_are_no_torn_commands(tmp_path):
+    question = "Two lines:\nu and v\n\t- a list\nequal parts\r\nname\tage"
+    file = own(tmp_path / "my.jsonl", [{"question": question, "answer": "She has 3.\nu is 4.\n#### 7"}])
+    assert load_file(file)[0]["question"] == question
+
+
+def zipped(text: str) -> bytes:
+    with io.BytesIO() as raw:
+        with zipfile.ZipFile(raw, "w") as archive:
+            archive.writestr("my.csv", text)
+        return raw.getvalue()
+
+
+@pytest.mark.parametrize("name", ["my.jsonl.gz", "my.zip", "my.csv.bz2", "my.jsonl", "my.csv"])
+def test_a_packed_file_and_a_folder_are_refused(tmp_path, name):
+    content = GOOD if "json" in name else "question,answer\na,1\n"
+    (tmp_path / name).write_bytes(gzip.compress(content.encode()) if "json" in name else zipped(content))
+    with pytest.raises(ValueError, match=f"{name}.*unpack"):
+        load_file(tmp_path / name)
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(ValueError, match="folder.jsonl is a folder; give the path"):
+        load_file(tmp_path / "folder.jsonl")
 
 
 def test_a_missing_or_binary_file_is_refused(tmp_path):

@@ -11,16 +11,19 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SPECIAL = ["<pad>", "<|im_start|>", "<|im_end|>", "<s>"]
+BOS = SPECIAL.index("<s>")
 
 
-def make_tokenizer(template: str | None = CHATML, begins: bool = False, **special) -> PreTrainedTokenizerFast:
-    """Make a tokenizer of bytes; `begins`: it writes BOS before each text."""
+def make_tokenizer(template: str | None = CHATML, begins=False, ends=False, **special) -> PreTrainedTokenizerFast:
+    """Make a tokenizer of bytes that writes BOS before each text (`begins`) and an end behind it (`ends`), or neither."""
     vocabulary = {token: i for i, token in enumerate([*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer.add_special_tokens(SPECIAL)
-    if begins:
-        tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", vocabulary["<s>"])])
+    if begins or ends:
+        around = f"{'<s> ' * begins}$A{' <|im_end|>' * ends}"
+        known = [(token, vocabulary[token]) for token in SPECIAL]
+        tokenizer.post_processor = processors.TemplateProcessing(around, special_tokens=known)
         special = {"bos_token": "<s>", **special}
     special = {"pad_token": "<pad>", "eos_token": "<|im_end|>", **special}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", **special)
