@@ -51,7 +51,8 @@ def main() -> int:
 def run(given: argparse.Namespace) -> int:
     """Run one of the commands that need settings."""
     from mgrpo_lib.experiment import pipeline
-    from mgrpo_lib.experiment.settings import ConfigError, parse_assignments
+    from mgrpo_lib.experiment.assignments import parse_assignments
+    from mgrpo_lib.experiment.settings import ConfigError
 
     settings = parse_assignments(given.set) | ({"model": given.model} if given.model else {})
     if given.command == "reproduce":

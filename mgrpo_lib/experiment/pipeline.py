@@ -14,16 +14,15 @@ import time
 from typing import Any
 
 from mgrpo_lib.experiment import data, fingerprints, machine, outcome, store
+from mgrpo_lib.experiment.assignments import parse_seeds
 from mgrpo_lib.experiment.jobs import NOTEBOOKS, Job, check_notebook, list_jobs, notes, time_to_go
 from mgrpo_lib.experiment.progress import clock, say
-from mgrpo_lib.experiment.settings import ROOT, Config, ConfigError, load_config, parse_seeds
+from mgrpo_lib.experiment.settings import ROOT, Config, ConfigError, load_config
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
 GPU_PROFILES = {"t4": 14.5, "a100": 39.0, "paper": 79.0}  # GiB that each needs at least
 SECONDS_TO_END = 20  # of a notebook that is asked to end
-# Sampling on CPUs frees and asks for megabytes with every token. glibc would return them to the system each time, which then
-# clears every page again: 2 to 7% of an evaluation's time. The first is the largest value that glibc takes, the second means
-# never; one alone would fix the other at its small default. Other C libraries ignore both
+# Sampling on CPUs frees and asks for megabytes with every token. Returned to the system, they cost 2 to 7% of an evaluation
 KEEP_MEMORY = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=17179869184"
 CHOSEN_ELSEWHERE = {"profile": "PROFILE=", "arm": "the profile's arms", "seed": "SEEDS=", "output_root": "OUT="}
 

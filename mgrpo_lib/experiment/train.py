@@ -19,6 +19,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
+from mgrpo_lib.experiment.assignments import parse_assignments
 from mgrpo_lib.experiment.base import train_base
 from mgrpo_lib.experiment.data import training_problems
 from mgrpo_lib.experiment.failures import explained, partial_folder
@@ -38,7 +39,6 @@ from mgrpo_lib.experiment.settings import (
     ModelSettings,
     TrainSettings,
     load_config,
-    parse_assignments,
 )
 from mgrpo_lib.experiment.store import (
     environment,

@@ -11,7 +11,7 @@ from mgrpo_lib.experiment import fingerprints, store
 from mgrpo_lib.experiment.settings import Config
 from mgrpo_lib.report import style, tables
 from mgrpo_lib.report.records import Records
-from mgrpo_lib.report.statistics import estimate, holm, rate_interval
+from mgrpo_lib.report.statistics import accuracy_interval, estimate, holm
 from mgrpo_lib.report.theory import curve, fitted_rate, half_after, squared_error, take_off
 from mgrpo_lib.report.verdicts import ALPHA, SMALLEST_EFFECT
 
@@ -72,7 +72,7 @@ def _row(cfg: Config) -> dict[str, Any]:
     row = {
         "base": cfg.base,
         "dose": float(np.mean(shares)),
-        "dose_ci": list(rate_interval(shares)),
+        "dose_ci": list(accuracy_interval(shares, rare=True)),
         "wrong_drafts": len(shares),
         "accuracy": {name: float(records.chain("base", name, "correct_1").mean()) for name in cfg.benchmarks},
     }

@@ -9,7 +9,7 @@ import numpy as np
 from mgrpo_lib.experiment import store
 from mgrpo_lib.experiment.settings import ROOT, Config
 from mgrpo_lib.report import dose, style
-from mgrpo_lib.report.statistics import estimate, rate_interval
+from mgrpo_lib.report.statistics import accuracy_interval, estimate
 from mgrpo_lib.report.theory import half_after
 
 REFERENCE = ROOT / "results" / "dose" / "dose.json"  # the miniature's curve
@@ -31,7 +31,7 @@ def facts(records: list[dict]) -> dict[str, Any]:
 
     def share(rows: list[dict], value) -> tuple | None:
         values = np.array([value(one) for one in rows], dtype=float)
-        return (float(values.mean()), rate_interval(values)) if len(values) > 1 else None
+        return (float(values.mean()), accuracy_interval(values, rare=True)) if len(values) > 1 else None
 
     difference = estimate(look - again) if len(wrong) > 1 else None
     return {

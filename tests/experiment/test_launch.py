@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from mgrpo_lib.experiment import fingerprints, store, train
-from mgrpo_lib.experiment.settings import ROOT, load_config, parse_assignments
+from mgrpo_lib.experiment.assignments import parse_assignments
+from mgrpo_lib.experiment.settings import ROOT, load_config
 from mgrpo_lib.method.prompts import PHRASES
 
 # what `accelerate launch` starts on several GPUs; on CPUs alone it would start MPI, which is not installed

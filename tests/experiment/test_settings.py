@@ -7,13 +7,12 @@ from datetime import date
 import pytest
 
 from mgrpo_lib.experiment import settings
+from mgrpo_lib.experiment.assignments import parse_assignments, parse_seeds
 from mgrpo_lib.experiment.settings import (
     ROOT,
     ConfigError,
     TrainSettings,
     load_config,
-    parse_assignments,
-    parse_seeds,
     profile_names,
 )
 from mgrpo_lib.method.prompts import PHRASES

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mgrpo_lib.report.statistics import rate_interval
+from mgrpo_lib.report.statistics import accuracy_interval
 from mgrpo_lib.report.theory import curve, fitted_rate, half_after, push, take_off
 
 
@@ -46,6 +46,6 @@ def test_the_interval_of_a_fix_rate_covers_the_true_one(mean, problems, alike):
     rng, inside = np.random.default_rng(1), 0
     for _ in range(1000):
         rates = rng.beta(alike * mean / (1 - mean), alike, problems)
-        low, high = rate_interval(rng.binomial(4, rates) / 4)
+        low, high = accuracy_interval(rng.binomial(4, rates) / 4, rare=True)
         inside += low <= mean <= high
     assert inside >= 930
