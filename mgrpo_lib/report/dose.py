@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
 from mgrpo_lib.experiment import fingerprints, store
 from mgrpo_lib.experiment.settings import Config
@@ -187,7 +188,8 @@ def table(content: dict) -> pd.DataFrame:
 def figure(content: dict) -> plt.Figure:
     """Draw the gain against the dose, the fix rate in training, and the step of take-off beside both theories."""
     rows, group = content["rows"], content["params"]["num_corrections"]
-    drawn, (gain, paths, steps), _ = _panels(["gain by dose", "fix rate in training", "take-off by dose"])
+    drawn, axes, _ = style.panels(["gain by dose", "fix rate in training", "take-off by dose"], 2.4)
+    gain, paths, steps = axes.values()
     colors = dict(zip(BUDGETS, (style.COLORS["grpo"], style.COLORS["mgrpo"]), strict=True))
     for arm, color in colors.items():
         for row in rows:
@@ -209,17 +211,21 @@ def figure(content: dict) -> plt.Figure:
     gain.set(xscale="log", xlabel="dose: wrong guesses fixed, %", ylabel="MGRPO - token-matched GRPO, points")
     paths.set(xlabel="step", ylabel="wrong guesses fixed, %", ylim=(0, 100))
     steps.set(xscale="log", yscale="log", xlabel="dose: wrong guesses fixed, %", ylabel="step at which half are fixed")
-    steps.set_ylim(top=max(row[LONG]["steps"] for row in rows) * 1.6)
+    for axis in (gain, steps):
+        plain(axis.xaxis, [0.2, 0.5, 1, 2, 5, 10, 20, 50])
+    plain(steps.yaxis, [10, 20, 50, 100, 200, 500])
     handles = [style.key(f"{rows[-1][arm]['steps']} steps", color=color, marker="o") for arm, color in colors.items()]
     never = style.key("not within the budget", color=style.INK, marker="^", mfc="none", ls="")
-    title = "Base models that fix more wrong guesses take off earlier. Miniature, blanks"
+    title = "The rarer a correction is before training, the later MGRPO takes off. Miniature, blanks"
     style.finish(drawn, title, "", [*handles, never, *theory_keys()])
     return drawn
 
 
-def _panels(names: list[str]) -> tuple:
-    drawn, axes, spare = style.panels(names, 2.4)
-    return drawn, tuple(axes.values()), spare
+def plain(axis, ticks: list[float]) -> None:
+    """Label a logarithmic axis by these numbers, where it shows them."""
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FormatStrFormatter("%g"))
 
 
 def draw_theories(axis: plt.Axes, content: dict, doses: list[float]) -> None:

@@ -94,6 +94,8 @@ def figure(cfg: Config, name: str, found: dict, reference: Path = REFERENCE) -> 
     curve.axvspan(100 * max(low, 1e-3), 100 * max(high, 1.1e-3), color=style.SOFT, alpha=0.6, lw=0)
     curve.axvline(100 * max(mean, 1e-3), color=style.INK, lw=1)
     curve.set(xscale="log", yscale="log", xlabel="wrong drafts fixed, %", ylabel="steps to take-off, miniature")
+    dose.plain(curve.xaxis, [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50])
+    dose.plain(curve.yaxis, [10, 20, 50, 100, 200, 500, 1000])
     handles = [
         style.key("miniature, measured", color=style.COLORS["mgrpo"], marker="o", ls=""),
         *dose.theory_keys(),
