@@ -151,7 +151,9 @@ def side_by_side(records: list[dict]) -> HTML:
         row["gold"] = escaped(record["gold"])
         for k, work in enumerate(differences(work_of(record["text_1"]), work_of(record["text_2"])), 1):
             answer = "none" if record[f"answer_{k}"] is None else escaped(record[f"answer_{k}"])
-            row[f"attempt {k}"] = f'<span style="white-space:pre-wrap;font-family:monospace">{work}</span>'
+            row[f"attempt {k}"] = (
+                f'<div style="text-align:left;white-space:pre-wrap;font-family:monospace">{work}</div>'
+            )
             row[f"answer {k}"] = f'<b style="color:{COLORS[bool(record[f"correct_{k}"])]}">{answer}</b>'
         rows.append(row)
     with pd.option_context("display.max_colwidth", None):

@@ -11,7 +11,7 @@ from mgrpo_lib.method.prompts import Prompt
 
 def embeddings(model) -> int:
     """Return how many tokens a model has an embedding for."""
-    return getattr(model.get_input_embeddings(), "num_embeddings", model.config.get_text_config().vocab_size)
+    return getattr(model.get_input_embeddings(), "num_embeddings", None) or model.config.get_text_config().vocab_size
 
 
 def check_vocabulary(tokenizer, size: int, prompts: Iterable[list[int]] = ()) -> None:

@@ -43,4 +43,4 @@ def test_the_slider_redraws_and_there_is_a_picture_without(is_open, monkeypatch)
     assert shown[0]["image/png"].startswith(b"\x89PNG") and (VIEW in shown[0]) == is_open == bool(boxes)
     for slider, picture in (one.children for one in boxes):
         slider.value = 5
-        assert picture.value.startswith(b"\x89PNG") and picture.value != shown[0]["image/png"]
+        assert bytes(picture.value).startswith(b"\x89PNG") and bytes(picture.value) != shown[0]["image/png"]
