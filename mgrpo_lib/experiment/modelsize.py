@@ -9,10 +9,12 @@ from mgrpo_lib.tasks import miniature
 
 SIZES = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 SIZES += ("num_key_value_heads", "vocab_size", "tie_word_embeddings")
+QWEN_0_5B = dict(zip(SIZES, ("qwen2", 896, 4864, 24, 14, 2, 151936, True), strict=True))
 QWEN_1_5B = dict(zip(SIZES, ("qwen2", 1536, 8960, 28, 12, 2, 151936, True), strict=True))
 QWEN_7B = dict(zip(SIZES, ("qwen2", 3584, 18944, 28, 28, 4, 152064, False), strict=True))
 SMOLLM2 = dict(zip(SIZES, ("llama", 576, 1536, 30, 9, 3, 49152, True), strict=True))
 MODELS = {  # those of the profiles, as their public config.json say
+    "Qwen/Qwen2.5-0.5B-Instruct": QWEN_0_5B | {"max_position_embeddings": 32768},
     "Qwen/Qwen2.5-1.5B-Instruct": QWEN_1_5B | {"max_position_embeddings": 32768},
     "Qwen/Qwen2.5-Math-1.5B": QWEN_1_5B | {"max_position_embeddings": 4096},
     "Qwen/Qwen2.5-Math-7B": QWEN_7B | {"max_position_embeddings": 4096},

@@ -21,7 +21,7 @@ from tests.repository.sources import read_source, stripped
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 NAMES = ["00_overview", "01_data", "02_base_model", "03_grpo", "04_mgrpo", "05_benchmarks", "06_figures"]
 SCRATCH = "09_from_scratch"  # a teaching page: no profile, and its definitions are its subject
-NAMES += ["07_explore", "08_your_own", SCRATCH]  # to play with; no part of the pipeline
+NAMES += ["07_explore", "08_your_own", SCRATCH, "10_when"]  # to play with; the last is part of profile dose
 BANNED = r"\binput\(|notebook_login|getpass|os\.chdir|!nohup|!pip|%cd|/(home|root)/|C:\\"
 WRITERS = {"data_card", "train_base", "train", "examine", "summarise", "draw_all"}
 each_notebook = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
