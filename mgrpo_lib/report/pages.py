@@ -58,7 +58,7 @@ def _templates() -> jinja2.Environment:
         verdicts.at_equal_tokens,
         cost_ratio,
         fixed_example,
-        preflight_of,
+        expected_take_off,
         rounds_table,
         sampled_corrections,
         stage_table,
@@ -163,13 +163,6 @@ def write_preflight(cfg: Config, name: str, rows: list[dict], cost: str) -> Path
 
 
 # ---------------------------------------------------------------------------------------------- facts for templates
-def preflight_of(cfg: Config, name: str) -> dict[str, Any]:
-    """Return what a committed preflight found on a set, with the steps to take-off by the miniature's curve."""
-    manifest = cfg.results / "preflight" / f"base-{name}.json"
-    found = preflight.facts(store.read_records(manifest, store.read_json(manifest)["key"]))
-    return {**found, "steps": preflight.take_off(found["fix"], found["corrections"])}
-
-
 def fixed_example(cfg: Config) -> dict[str, Any] | None:
     """Find the first wrong draft that MGRPO's first seed put right, on the benchmark where it does so most."""
     run = cfg.of_arm(verdicts.METHOD, cfg.seeds[0])
@@ -195,7 +188,7 @@ def rounds_table(cfg: Config) -> pd.DataFrame | None:
 
 
 def sampled_corrections(cfg: Config) -> dict[str, int]:
-    """Count the corrections that MGRPO sampled in training, all seeds: all, those that fixed a draft or broke one."""
+    """Count the corrections that MGRPO sampled in training, all seeds: all, those of wrong drafts, that fixed or broke one."""
     each = cfg.prompts_per_step * cfg.drafts_per_prompt * cfg.num_corrections  # of one step
     steps = [
         json.loads(line)
@@ -203,7 +196,13 @@ def sampled_corrections(cfg: Config) -> dict[str, int]:
         for line in (cfg.of_arm(verdicts.METHOD, seed).run_folder / "metrics.jsonl").read_text().splitlines()
     ]
     found = {kind: round(each * sum(step[f"layer2/{kind}"] for step in steps)) for kind in ("fixed", "broken")}
-    return {"all": each * len(steps), **found}
+    right = round(each * sum(step["layer2/kept"] + step["layer2/broken"] for step in steps))
+    return {"all": each * len(steps), "wrong": each * len(steps) - right, **found}
+
+
+def expected_take_off(fix_rate: float) -> int | None:
+    """Return the step at which the miniature would take off from a fix rate, by the theory with Adam; None: never."""
+    return preflight.take_off((fix_rate, ()), load_config("dose").num_corrections)["Adam"][0]
 
 
 def cost_ratio(content: dict, cost: str) -> float:
