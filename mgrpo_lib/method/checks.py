@@ -68,12 +68,12 @@ def after_loading(trainer) -> None:
             "questions, or lower per_device_train_batch_size or steps_per_generation"
         )
     _check_tokens(trainer)
-    whole = trainer.accelerator.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-    if (
-        trainer.ref_model is not None
-        and whole
-        and not _same_weights(model, trainer.accelerator.unwrap_model(trainer.ref_model))
-    ):
+    accelerator, reference = trainer.accelerator, trainer.ref_model
+    whole = reference is not None and accelerator.distributed_type not in (
+        DistributedType.FSDP,
+        DistributedType.DEEPSPEED,
+    )
+    if whole and not _same_weights(model, accelerator.unwrap_model(reference, keep_torch_compile=False)):
         raise ValueError(
             f"beta={args.beta:g} compares with a reference that was loaded from {model.config._name_or_path!r}, and its weights "
             "are not those of the model in memory; save the model and pass the folder, use LoRA, or set beta=0"

@@ -197,12 +197,12 @@ class SharedPrompts(GRPOTrainer):
     def _shares_prompts(self) -> bool:
         """True if rows can share the reading of a prompt in training.
 
-        They cannot where the forward pass runs again for the backward pass, where it is wrapped for several processes, where
-        a router's work on each token is counted, or where each row has its own dropout.
+        They cannot where the forward pass runs again for the backward pass, where it is wrapped for several processes or
+        compiled, where a router's work on each token is counted, or where each row has its own dropout.
         """
         if self.accelerator.distributed_type != DistributedType.NO or self.aux_loss_enabled:
             return False
-        if self.args.gradient_checkpointing or not self.args.disable_dropout:
+        if self.args.gradient_checkpointing or self.args.torch_compile or not self.args.disable_dropout:
             return False
         return can_share_prompts(self.accelerator.unwrap_model(self.model))
 

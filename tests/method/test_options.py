@@ -231,6 +231,15 @@ def test_an_adaptive_entropy_bonus_steps_once_an_optimizer_step_by_the_entropy_o
     assert logged["entropy_coef"] == trainer.entropy_coef and "layer2/entropy_coef" not in logged
 
 
+def test_a_compiled_model_trains_as_it_is(chat, tmp_path):
+    folder, found = saved(LlamaForCausalLM, LLAMA, tmp_path / "m"), []
+    for options in ({}, {"torch_compile": True, "torch_compile_backend": "eager"}):
+        trainer = make(folder, chat, tmp_path, beta=0.1, max_steps=2, **options)
+        trainer.train()
+        found.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
+    assert torch.allclose(*found, atol=1e-5)
+
+
 def test_arguments_are_named_before_hardware_is(chat, tmp_path):
     with pytest.raises(ValueError, match="GRPOConfig; pass an MGRPOConfig"):
         MGRPOTrainer(saved(LlamaForCausalLM, LLAMA, tmp_path / "m"), args=GRPOConfig(use_cpu=True, bf16=False))
