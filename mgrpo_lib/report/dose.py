@@ -23,6 +23,7 @@ THEORIES = {"gradient": False, "Adam": True}  # and whether it divides by the ro
 LOW, HIGH = 0.01, 0.10  # doses of hypothesis D1
 FIRST_SEEN = ("fix_05", "fix_20")  # curves that Adam's theory was made from; D5 tests it on the others
 NONE = "no gain of 2 points or more"
+SHOWN = 0.001  # a smaller dose stands here on a logarithmic axis
 
 
 # ---------------------------------------------------------------------------------------------- numbers
@@ -43,8 +44,10 @@ def summarise(cfg: Config) -> dict[str, Any]:
     group, slope = cfg.num_corrections, _slope(rows)
     rates = {name: fitted_rate(*_curves(rows), group, adam) for name, adam in THEORIES.items()}
     for row in rows:
-        dose = max(row["dose"], 1e-6)
-        row["theory"] = {name: half_after(dose, rates[name], group, adam) for name, adam in THEORIES.items()}
+        foretold_of = {
+            name: half_after(max(row["dose"], 1e-6), rates[name], group, adam) for name, adam in THEORIES.items()
+        }
+        row["theory"] = foretold_of if row["dose"] else dict.fromkeys(THEORIES)
     manifest = cfg.of_base(next(iter(cfg.bases))).run_folder / "run.json"
     content = {
         "profile": cfg.profile,
@@ -195,9 +198,14 @@ def figure(content: dict) -> plt.Figure:
         for row in rows:
             low, high = (100 * abs(row[arm]["gain"] - end) for end in row[arm]["gain_ci"])
             wide = [[100 * (row["dose"] - row["dose_ci"][0])], [100 * (row["dose_ci"][1] - row["dose"])]]
-            place = 100 * row["dose"], 100 * row[arm]["gain"]
+            place = 100 * max(row["dose"], SHOWN), 100 * row[arm]["gain"]
             gain.errorbar(*place, [[low], [high]], wide, color=color, marker="o", ms=4, lw=1, ls="")
-        gain.plot([100 * row["dose"] for row in rows], [100 * row[arm]["gain"] for row in rows], color=color, lw=0.8)
+        gain.plot(
+            [100 * max(row["dose"], SHOWN) for row in rows],
+            [100 * row[arm]["gain"] for row in rows],
+            color=color,
+            lw=0.8,
+        )
     shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(rows)))
     for row, shade in zip(rows, shades, strict=True):
         for path in row[LONG]["fix_rates"]:
@@ -206,14 +214,18 @@ def figure(content: dict) -> plt.Figure:
         paths.plot(100 * foretold, color=shade, ls=":", lw=1.2)
         for step in row[LONG]["take_off"]:
             place, look = (row[LONG]["steps"] * 1.15, "^") if step is None else (step, "o")
-            steps.plot(100 * row["dose"], place, look, color=shade, ms=4, mfc="none" if step is None else shade)
+            steps.plot(
+                100 * max(row["dose"], SHOWN), place, look, color=shade, ms=4, mfc="none" if step is None else shade
+            )
     draw_theories(steps, content, [row["dose"] for row in rows])
     gain.set(xscale="log", xlabel="dose: wrong guesses fixed, %", ylabel="MGRPO - token-matched GRPO, points")
     paths.set(xlabel="step", ylabel="wrong guesses fixed, %", ylim=(0, 100))
     steps.set(xscale="log", yscale="log", xlabel="dose: wrong guesses fixed, %", ylabel="step at which half are fixed")
     for axis in (gain, steps):
-        plain(axis.xaxis, [0.2, 0.5, 1, 2, 5, 10, 20, 50])
-    plain(steps.yaxis, [10, 20, 50, 100, 200, 500])
+        plain(axis.xaxis, [0.1, 0.3, 1, 3, 10, 30])
+    plain(steps.yaxis, [10, 20, 50, 100, 200])
+    most = max(row[LONG]["steps"] for row in rows)
+    steps.set(xlim=(80 * SHOWN, 60), ylim=(most / 40, most * 1.6))
     handles = [style.key(f"{rows[-1][arm]['steps']} steps", color=color, marker="o") for arm, color in colors.items()]
     never = style.key("not within the budget", color=style.INK, marker="^", mfc="none", ls="")
     title = "The rarer a correction is before training, the later MGRPO takes off. Miniature, blanks"
