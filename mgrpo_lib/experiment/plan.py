@@ -83,7 +83,7 @@ def rows(cfg: Config) -> list[int]:
 
 
 def prompt(cfg: Config, name: str, drafts: int) -> tuple[float, int, float]:
-    """Return a prompt's tokens with so many drafts: on average, at most, and as it is padded in a batch."""
+    """Return a prompt's tokens with so many drafts: on average, at most, and padded in a batch."""
     mean, longest, _ = QUESTIONS.get(name, OWN_QUESTIONS)
     if name == cfg.train_data == "math" and 0 < cfg.train_problems <= FIRST_OF_MATH[0] - cfg.validation_problems:
         longest = FIRST_OF_MATH[1]

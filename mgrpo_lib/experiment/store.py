@@ -177,7 +177,7 @@ def only_one(folder: Path):
         folder: ``results/<profile>`` in the folder of all output.
 
     Raises:
-        ConfigError: somebody else is at work there (the message names the process), or the disk is full or closed to us,
+        ConfigError: another process works there (the message names the process), or the disk is full or closed to us,
             at first or later on.
     """
     check_place(folder)

@@ -153,7 +153,7 @@ def train(cfg: Config, watch: Iterable[TrainerCallback] = ()) -> dict:
 
     Raises:
         TrainingError: memory or disk ran out, or the numbers are not finite; the message names the settings to change,
-            and the checkpoint that the same call goes on from.
+            and the checkpoint that the same call resumes from.
     """
     processes = PartialState(cpu=on_cpu(cfg))
     key, partial = run_key(cfg), partial_folder(cfg)

@@ -40,7 +40,7 @@ READ_ONLY = ("read-only file system", "permission denied")
 
 
 class TrainingError(RuntimeError):
-    """A training that cannot go on as it is; the message names what to change.
+    """A training that cannot continue like this; the message names what to change.
 
     Attributes:
         kind: ``numbers``, ``memory``, ``disk`` or ``closed``.

@@ -20,7 +20,7 @@ def keep_4bit_trainable(model: torch.nn.Module) -> None:
 
 
 def make_trainable(model: torch.nn.Module) -> None:
-    """Prepare a quantised model for training; leave any other as it is.
+    """Prepare a quantised model for training; leave any other unchanged.
 
     TRL casts the adapters to bfloat16, in which a learning rate of 1e-5 moves next to nothing: they become float32 again.
     """

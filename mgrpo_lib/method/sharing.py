@@ -1,4 +1,4 @@
-"""Throughput, exact: a joint step leaves out work that the formula does not need, and the update stays as it is.
+"""Throughput, exact: a joint step leaves out work that the formula does not need, and the update stays the same.
 
 - A draft is read once for its H corrections, when they are sampled (`one_prefill`) and when they are trained on
   (`each_prompt_once`).
@@ -128,7 +128,7 @@ def each_prompt_once(model, config, written: int):
 class SharedPrompts(GRPOTrainer):
     """TRL's trainer with less work per joint step. Where nothing can be left out, TRL's own methods run unchanged."""
 
-    _lean = False  # True: leave work out; otherwise TRL runs as it is
+    _lean = False  # True: leave work out; otherwise TRL runs unchanged
     _shared_copies: int | None = None  # H while corrections are sampled: so many consecutive rows begin with one prompt
     _counted: torch.Tensor | None = None  # (rows,) bool: whose log-probabilities matter; None: all
 

@@ -41,7 +41,7 @@ def check_vocabulary(tokenizer, size: int, prompts: Iterable[list[int]] = ()) ->
 
 
 def check_template(tokenizer, prompt: Prompt, flags: dict[str, Any]) -> None:
-    """Refuse a prompt that the tokenizer cannot write as it is meant.
+    """Refuse a prompt that the tokenizer cannot write as intended.
 
     Args:
         prompt: any layer-1 prompt.

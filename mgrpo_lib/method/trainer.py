@@ -13,7 +13,7 @@ In reading order: sample (`_generate_and_score_completions`), build layer 2 (`_c
 advantages (`_advantages`), sum of losses (`_compute_loss`). Beside it stand `mgrpo_lib.method.advantages` (equations),
 `drafts` (what is passed on), `prompts` (what layer 2 reads), `sharing` (throughput), `checkpoints` and `guard`.
 
-Where the paper is silent, as far as it is known:
+Where the paper is silent, to our knowledge:
 1. The paper does not say whether the layers are trained in one step or in turn. We take one joint step
    (`mgrpo_lib.method.alternating` takes turns).
 2. Its "dynamic verification" seems to drop failed corrections. With a group baseline the successes alone have zero advantage,
