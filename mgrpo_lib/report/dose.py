@@ -23,6 +23,13 @@ THEORIES = {"gradient": False, "Adam": True}  # and whether it divides by the ro
 LOW, HIGH = 0.01, 0.10  # doses of hypothesis D1
 FIRST_SEEN = ("fix_05", "fix_20")  # curves that Adam's theory was made from; D5 tests it on the others
 NONE = "no gain of 2 points or more"
+CAPTION = {
+    "title": "When does MGRPO take off?",
+    "text": "Base models of the miniature that fix more or fewer of their wrong guesses before training (the dose). Left: gain of "
+    "attempt 2 over token-matched GRPO on blanks, 95% intervals. Middle: share of wrong guesses that a sampled correction "
+    "fixes, a line for each seed. Right: the step at which it passes one half. Dashed and dotted: two theories with one "
+    "constant each. A dose of 0 stands at 0.1%.",
+}
 SHOWN = 0.001  # a smaller dose stands here on a logarithmic axis
 
 
@@ -61,10 +68,11 @@ def summarise(cfg: Config) -> dict[str, Any]:
         "environment": store.read_json(manifest)["environment"],
     }
     found = table(content)
-    store.write_text(cfg.results / "dose.md", tables.markdown(found) + "\n")
+    store.write_text(cfg.results / "dose.md", tables.markdown(found))
     store.write_text(cfg.results / "dose.csv", found.to_csv(index=False))
     drawn = figure(content)
-    style.save(drawn, cfg.figures, "dose", "When does MGRPO take off?")
+    style.save(drawn, cfg.figures, "dose", CAPTION["title"], CAPTION["text"])
+    store.write_json(cfg.figures / "captions.json", {"dose": CAPTION})
     plt.close(drawn)
     store.write_json(cfg.results / "dose.json", content)
     return content

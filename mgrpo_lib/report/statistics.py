@@ -95,7 +95,7 @@ def accuracy_interval(values: np.ndarray, level: float = 0.95, rare: bool = Fals
         values: (seeds, problems) or (problems,), right or wrong, or shares of samples that are.
         rare: of one model, where few problems may have a success, such as a fix rate. Then the standard error is uncertain
             itself, and the quantile is Student's, with as many degrees of freedom as problems that have one (or lack
-            one), but at least 3. Covers 93% or more for 20 to 270 problems of 4 samples (`tests/report/test_dose.py`).
+            one), but at least 3. Covers 93% or more for 20 to 270 problems of 4 samples (`tests/report/test_theory.py`).
 
     Returns:
         (low, high). Values that are all equal count as one answer for each problem.

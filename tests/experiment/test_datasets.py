@@ -188,7 +188,7 @@ def test_no_held_out_question_is_trained_on(profile, module):
 @pytest.mark.committed
 @pytest.mark.parametrize("profile", ["cpu", "smollm2"])
 def test_the_data_card_is_the_committed_one(profile, tmp_path):
-    cfg = load_config(profile, arm="base")
+    cfg = load_config(profile, arm="base", output_root=".")
     committed = json.loads((cfg.results / "data.json").read_text(encoding="utf-8"))
     made = datacard.data_card(load_config(profile, arm="base", output_root=str(tmp_path)))
     assert made["sets"] == committed["sets"] and made["key"] == committed["key"]

@@ -27,7 +27,9 @@ def test_a_group_is_sampled_graded_and_repeatable(tmp_path):
 
 @pytest.mark.parametrize("right", [0, 2, 8])
 def test_the_picture_shows_the_advantages(right):
-    bars = [bar.get_height() for bar in groups.group_figure(right, 8).axes[0].patches]
+    drawn = groups.group_figure(right, 8)
+    bars = [bar.get_height() for bar in drawn.axes[0].patches]
+    groups.plt.close(drawn)
     share = right / 8
     std = (share * (1 - share) * 8 / 7) ** 0.5
     assert bars == pytest.approx([((place < right) - share) / (std + 1e-4) for place in range(8)], abs=1e-6)

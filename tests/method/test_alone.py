@@ -11,6 +11,7 @@ import tiny
 
 METHOD = Path(__file__).parents[2] / "mgrpo_lib" / "method"
 LIBRARIES = {"torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors", "bitsandbytes"}
+LIBRARIES |= {"jinja2"}  # of chat templates; torch requires it
 MODULES = sorted(path.stem for path in METHOD.glob("*.py"))
 
 
