@@ -53,7 +53,7 @@ def main(finished: Path, out: Path) -> None:
     filler.unlink()
     for name in ("01_data", "00_overview"):
         (copy / "results" / "smoke" / "runs" / f"{name}.ipynb").unlink()
-    fill(room=150_000)  # enough for the first, and too little for the figures of the second
+    fill(room=600_000)  # enough for the first, and too little for the figures of the second
     found["no room for a notebook"] = reproduce(copy)
     filler.unlink()
     found["room again"] = reproduce(copy)
