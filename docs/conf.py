@@ -9,7 +9,7 @@ RESULTS = HERE.parent / os.environ.get("RESULTS", "out/results/cpu")
 
 project = "Multi-Layer GRPO, reproduced"
 copyright = "its authors, Apache-2.0"  # noqa: A001
-extensions = ["myst_nb"]
+extensions = ["myst_nb", "sphinx-mathjax-offline"]
 html_theme = "alabaster"
 html_static_path: list[str] = []
 exclude_patterns = ["**.ipynb_checkpoints"]
