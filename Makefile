@@ -6,13 +6,12 @@ PARAMS ?=
 MODEL ?=
 PYTHON ?=
 WORKERS ?=
-RESULTS ?= out/results/cpu
 BIN = .venv/bin
 RUN = $(BIN)/python -m mgrpo_lib
 OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(MODEL),--model "$(MODEL)") $(if $(PARAMS),--set $(PARAMS))
 READY = .venv/.ready
 TOOLS = .venv-tools/bin
-DEV = test-slow test-extra test-colab test-browser lint format html architecture badges benchmark fuzz agreement kill-test lock licences audit newest clean
+DEV = test-slow test-extra test-colab test-browser lint format html executed architecture badges benchmark fuzz agreement kill-test lock licences audit newest clean
 
 .DELETE_ON_ERROR:
 .PHONY: help setup doctor plan preflight reproduce reference figures lab test $(DEV)
@@ -75,9 +74,12 @@ format: $(READY)  ## let ruff fix and format everything
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-html: $(READY)  ## docs/ and notebooks as pages in site/, executed ones of RESULTS=out/results/cpu (a minute, no network)
-	@RESULTS="$(RESULTS)" $(BIN)/sphinx-build -q -W --keep-going docs site/html
+html: $(READY)  ## docs/ and the executed notebooks as pages in site/ (a minute, no network)
+	@$(BIN)/sphinx-build -q -W --keep-going docs site/html
 	@echo "open site/html/index.html"
+
+executed: $(READY)  ## copies of all notebooks with their outputs in results/cpu/notebooks; after make reproduce (minutes)
+	@$(BIN)/python tools/executed.py
 
 architecture: $(READY)  ## draw docs/architecture.svg from the imports of the code
 	@$(BIN)/python tools/architecture.py

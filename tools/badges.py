@@ -11,8 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BRANCH = "main"
 PLACE = r'(?m)^Repository = "https://github\.com/([\w.-]+/[\w.-]+)"$'
+LINK = r"(https://colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+(/blob/)"
 BADGE = r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)"
 SETUP = """\
+# @title Set-up: run this cell first
 import os
 import subprocess
 import sys
@@ -51,7 +53,8 @@ def stamp_notebook(path: Path, name: str) -> None:
         "cell_type": "code",
         "execution_count": None,
         "id": f"{path.stem[:2]}-colab",
-        "metadata": {},
+        # folded in Colab, in JupyterLab and on the pages
+        "metadata": {"cellView": "form", "jupyter": {"source_hidden": True}, "tags": ["hide-input"]},
         "outputs": [],
     }
     setup["source"] = SETUP.replace("REPOSITORY", name).splitlines(keepends=True)
@@ -72,7 +75,7 @@ def stamp(root: Path = ROOT, name: str = "") -> str:
         stamp_notebook(path, name)
     readme = root / "README.md"
     text = readme.read_text(encoding="utf-8")
-    readme.write_text(re.sub(BADGE, badge(name, "00_overview"), text), encoding="utf-8")
+    readme.write_text(re.sub(LINK, rf"\g<1>{name}\g<2>", text), encoding="utf-8")
     return name
 
 
