@@ -136,4 +136,4 @@ def test_the_real_benchmarks_from_local_files_through_notebook_05(chat_model, tm
     assert [sum(record["benchmark"] == name for record in records) for name in names] == [3, 3, 3, 3]
     assert all(record["gold"] for record in records)
     lengths = [record[f"tokens_{attempt}"] for record in records for attempt in (1, 2)]
-    assert all(1 <= length <= 8 for length in lengths), "untrained weights may end a completion early on some processors"
+    assert all(1 <= length <= 8 for length in lengths), lengths  # untrained weights may end one early

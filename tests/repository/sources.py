@@ -3,15 +3,16 @@
 import json
 from pathlib import Path
 
+KEPT = ("cellView", "jupyter", "tags")
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
 def stripped(text: str) -> dict:
-    """Return a notebook without outputs, execution counts and metadata other than tags."""
+    """Return a notebook without outputs, execution counts and metadata other than tags and folding."""
     notebook = json.loads(text)
     notebook["metadata"] = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for cell in notebook["cells"]:
-        cell["metadata"] = {name: value for name, value in cell["metadata"].items() if name == "tags"}
+        cell["metadata"] = {name: value for name, value in cell["metadata"].items() if name in KEPT}
         if cell["cell_type"] == "code":
             cell |= {"execution_count": None, "outputs": []}
     return notebook
