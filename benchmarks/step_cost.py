@@ -4,7 +4,7 @@ and LoRA; ``growth`` is how cost grows with the tokens, G, H, layers and length,
 `benchmarks/results/`, the figure is drawn from them.
 
 All arms step in turn in one process, from the same weights (the learning rate is 0), with the same random numbers, so
-what they sample for the questions is the same, token for token; only the ratios of a round count, since a machine's
+what they sample for the questions is the same, token for token. Only the ratios of a round count, since a machine's
 speed drifts. The arms:
 
 - ``grpo``: TRL's `GRPOTrainer`, G completions of each question.
@@ -12,11 +12,11 @@ speed drifts. The arms:
 - ``naive``: a `GRPOTrainer` step on the questions, then one on (question, draft, phrase), as TRL does them.
 - ``mgrpo``: our joint step.
 
-With a KL term (``beta`` above 0, as in the paper's form) every row moves the policy and a reference is read, so no row can be
+With a KL term (``beta`` above 0, as in the paper's form) every row moves the policy and a reference is read. So no row can be
 left out; ``miniature_kl`` measures that.
 
 Time is split into generation, scoring (rewards), forward and backward, and the rest. ``peak`` is the largest number of
-bytes that a graph holds for its backward pass, counted tensor by tensor, so it does not depend on the machine.
+bytes that a graph holds for its backward pass, counted tensor by tensor. It does not depend on the machine.
 """
 
 import argparse

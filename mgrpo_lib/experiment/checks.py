@@ -1,4 +1,4 @@
-"""What a profile's settings are refused for before any work is done, each with its fix; and how files and folders of the
+"""What a profile's settings are refused for before any work is done, each with its fix. And how files and folders of the
 user's are named in results. The training settings refuse by themselves (`mgrpo_lib.method.settings`).
 """
 

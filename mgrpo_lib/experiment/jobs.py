@@ -84,8 +84,8 @@ def list_jobs(cfg: Config, settings: dict[str, Any], workers: int = 1) -> list[J
 
     Args:
         settings: what replaces the profile's settings; handed to every notebook.
-        workers: notebooks at a time. A seed's evaluation comes after the trainings of the next ``workers - 1`` seeds, so
-            that the last ``workers`` evaluations run side by side and no core waits long at the end.
+        workers: notebooks at a time. A seed's evaluation comes after the trainings of the next ``workers - 1`` seeds. So
+            the last ``workers`` evaluations run side by side and no core waits long at the end.
     """
     if cfg.bases and not cfg.base:
         return _list_for_each_base(cfg, settings, workers)

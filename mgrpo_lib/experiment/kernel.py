@@ -17,7 +17,7 @@ LONGEST = 60  # characters of a temporary folder: a socket's whole path may have
 def own_kernel():
     """Offer a kernel of this interpreter, whatever other kernels are installed; yield the manager's settings.
 
-    Kernels that start at the same time may be given the same port, which ends one of them: each gets sockets in a folder of
+    Kernels that start at the same time may be given the same port, which ends one of them. Each gets sockets in a folder of
     its own. Some clusters have a temporary folder that is too long for a socket.
     """
     place = None if len(tempfile.gettempdir()) <= LONGEST else "/tmp"  # noqa: S108  the folder in it is private

@@ -1,6 +1,6 @@
 """Estimate, before anything is downloaded, whether an experiment fits a GPU and how long it takes: `python -m mgrpo_lib plan`.
 
-Memory is for the longest question and completions of full length, so it is an upper estimate: the one step measured so far
+Memory is for the longest question and completions of full length, so it is an upper estimate. The one step measured so far
 took two thirds of it. Hours may be off by a factor of 2, in either direction; `benchmarks/results/precision.md` has measured
 steps beside planned ones. Not counted: downloads, a warm-up (`sft_steps`), and vLLM's own weights.
 """

@@ -152,7 +152,7 @@ def train(cfg: Config, watch: Iterable[TrainerCallback] = ()) -> dict:
         steps, seconds, how far the weights moved, environment.
 
     Raises:
-        TrainingError: memory or disk ran out, or the numbers are not finite; the message names the settings to change,
+        TrainingError: memory or disk ran out, or the numbers are not finite. The message names the settings to change,
             and the checkpoint that the same call resumes from.
     """
     processes = PartialState(cpu=on_cpu(cfg))

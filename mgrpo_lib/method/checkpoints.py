@@ -79,7 +79,7 @@ def _newest_first(folder: Path) -> list[Path]:
 def damage(checkpoint: Path, checksums: bool = True) -> str | None:
     """Say why a run cannot be resumed from a checkpoint; None if it can.
 
-    A copy that was cut off lacks files, and a machine that lost its power can leave any of them cut off: each is compared
+    A copy that was cut off lacks files, and a machine that lost its power can leave any of them cut off. Each is compared
     with the length or the checksums that its format holds.
 
     Args:

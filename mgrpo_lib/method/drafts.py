@@ -72,8 +72,8 @@ def choose_drafts(questions: list[int], right: list[bool], k: int, select: str, 
 def kept(right: torch.Tensor, keep: str) -> torch.Tensor:
     """Choose the corrections to train on: ``all``, or the ``successes``, as the paper's "dynamic verification" is retold.
 
-    **Successes alone under a group baseline have no gradient.** Four corrections of one draft with rewards 1, 0, 1, 0: the
-    successes are 1 and 1, their mean is 1, both advantages are 1 - 1 = 0. So ``successes`` needs the advantage rule
+    **Successes alone under a group baseline have no gradient.** Four corrections of one draft with rewards 1, 0, 1, 0. The
+    successes are 1 and 1, their mean is 1. Both advantages are 1 - 1 = 0. So ``successes`` needs the advantage rule
     ``difference``, as one third-party implementation pairs them: a wrong draft gives its successes 1 - 0 = 1, a right one 0.
 
     Args:

@@ -41,7 +41,7 @@ def can_share_prompts(model) -> bool:
     """True if the model's prompt cache can be copied between rows.
 
     Recurrent states cannot. Neither can the cache be used where the forward pass reads the rest as another text than with
-    the prompt in front: adapters other than LoRA add to each input, and some positions are scaled by its length.
+    the prompt in front. Adapters other than LoRA add to each input, and some positions are scaled by its length.
     """
     bare = model
     if isinstance(model, PeftModel):
@@ -160,7 +160,7 @@ class SharedPrompts(GRPOTrainer):
     ):
         """Compute TRL's numbers of fewer rows and columns, and of each prompt once.
 
-        A row without an advantage has no gradient: its ratio is taken as 1 and its entropy as the mean of the others, so
+        A row without an advantage has no gradient. Its ratio is taken as 1 and its entropy as the mean of the others, so
         that every mean in TRL keeps its denominator.
         """
         whole = super()._get_per_token_logps_and_entropies
@@ -187,7 +187,7 @@ class SharedPrompts(GRPOTrainer):
 
     def _with_gradient(self, batch: dict) -> torch.Tensor:
         """(rows,) bool: the rows that move the policy. Without an advantage a row does so only through a KL term, an entropy
-        bonus or a router's loss; and the quantile of entropies is taken over all rows.
+        bonus or a router's loss. The quantile of entropies is taken over all rows.
         """
         if self.beta != 0.0 or self._needs_whole_batches:
             return torch.ones_like(batch["advantages"], dtype=torch.bool)
@@ -215,8 +215,8 @@ class SharedPrompts(GRPOTrainer):
         """Cut a layer into as many micro-batches as TRL cuts layer 1, and each of these into pieces.
 
         Rows are in random order, as in TRL. Where all micro-batches fall into one optimizer step, so that the order does not
-        matter, the corrections of a draft stay together, those with an advantage come first, and short ones before long
-        ones: prompts are shared and there is less padding.
+        matter, the corrections of a draft stay together. Those with an advantage come first, and short ones before long
+        ones. Prompts are shared and there is less padding.
 
         Args:
             group: corrections per draft.

@@ -1,6 +1,6 @@
 """Multi-Layer GRPO on top of TRL's `GRPOTrainer` (paper: arXiv 2506.04746).
 
-Layer 1 is TRL's GRPO, untouched. Layer 2 is one more ordinary TRL generation batch: for every draft that is passed on, the
+Layer 1 is TRL's GRPO, untouched. Layer 2 is one more ordinary TRL generation batch. For every draft that is passed on, the
 prompt is (question, draft, guiding phrase), H corrections are sampled, and the advantage is relative to those H. The policy
 is trained on the sum
 
@@ -47,7 +47,8 @@ class MGRPOTrainer(SharedPrompts, LayerMetrics, AtomicCheckpoints):
     """TRL's `GRPOTrainer` with correction layers. Use it like `GRPOTrainer`, with an `MGRPOConfig`.
 
     With ``num_layers=1``, or with weight 0 on every later layer (CPU or one CUDA device, no vLLM), it trains bit for bit as
-    `GRPOTrainer` does. A completion counts as right if the first reward function gives it more than ``right_above``. A model in 4 bits
+    `GRPOTrainer` does. A completion counts as right if the first reward function gives it more than ``right_above``. A
+    model in 4 bits
     gets adapters in float32 and may be evaluated before it is trained.
 
     Logged beside TRL's metrics: ``accuracy`` and ``tokens`` of layer 1; the same and all of TRL's for the second layer as

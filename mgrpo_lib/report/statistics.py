@@ -50,7 +50,7 @@ def estimate(values: np.ndarray, level: float = 0.95) -> dict[str, float]:
     freedom, at least those of the smaller factor. With one seed this is the t interval over problems.
 
     Coverage of the 95% interval of differences in simulation (`tests/report/test_statistics.py`): 93.5 to 97% with 5
-    seeds, 92 to 97.5% with 3, down to 89.5% with 2; up to 98.5% where seeds do not differ.
+    seeds, 92 to 97.5% with 3, down to 89.5% with 2. Up to 98.5% where seeds do not differ.
 
     Args:
         values: (seeds, problems) or (problems,), at least two problems: right or wrong, shares, or differences of them
@@ -93,8 +93,9 @@ def accuracy_interval(values: np.ndarray, level: float = 0.95, rare: bool = Fals
 
     Args:
         values: (seeds, problems) or (problems,), right or wrong, or shares of samples that are.
-        rare: of one model, where few problems may have a success, such as a fix rate. Then the standard error is uncertain
-            itself, and the quantile is Student's, with as many degrees of freedom as problems that have one (or lack
+        rare: of one model, where few problems may have a success, such as a fix rate. Then the standard error is
+            uncertain itself. The quantile is Student's, with as many degrees of freedom as problems that have one (or
+            lack
             one), but at least 3. Covers 93% or more for 20 to 270 problems of 4 samples (`tests/report/test_theory.py`).
 
     Returns:
@@ -158,8 +159,9 @@ def _standard_error(squares: tuple[float, float, float], seeds: int, problems: i
 def minimum_detectable_effect(values: np.ndarray, power: float = 0.8, level: float = 0.95) -> float:
     """Return the smallest true mean that an experiment of this size and variance finds with probability `power`.
 
-    It is (t_{(1 + level) / 2} + t_{power}) se, with se and df of `estimate` [Bloom 1995]; without any variation, the
-    longer half of the interval; and at most 1, as no difference is larger. With 2 or 3 seeds the true power is 73 to 81% instead of 80% in simulation.
+    It is (t_{(1 + level) / 2} + t_{power}) se, with se and df of `estimate` [Bloom 1995]. Without any variation, the
+    longer half of the interval; and at most 1, as no difference is larger. With 2 or 3 seeds the true power is 73 to 81%
+    instead of 80% in simulation.
 
     Args, Raises: as `estimate`.
 

@@ -1,6 +1,6 @@
 """Which questions two sets share, and the cleaning and sampling of a training set.
 
-A training set is cleaned before anything is drawn from it. Its rows are then ordered by a hash of the question, so that
+A training set is cleaned before anything is drawn from it. Its rows are then ordered by a hash of the question. So
 neither their order in a file nor the size of a sample changes which question belongs where.
 """
 
