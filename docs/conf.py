@@ -16,6 +16,7 @@ exclude_patterns = ["**.ipynb_checkpoints"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
+nb_render_markdown_format = "gfm"  # tables in outputs
 suppress_warnings = ["mystnb.unknown_mime_type"]  # widgets
 
 

@@ -1,6 +1,7 @@
 """Multi-Layer GRPO (arXiv 2506.04746): trainer, miniature, evaluation and report of a reproducible companion."""
 
 import importlib
+import logging
 import os
 import warnings
 
@@ -23,6 +24,8 @@ CUDNN_ATTENTION_LAST = "TORCH_CUDNN_SDPA_DEPRIORITIZED"
 os.environ.setdefault(CUDNN_ATTENTION_LAST, "1")
 # in a notebook tqdm asks for widgets; here pictures and lines take the place of bars
 warnings.filterwarnings("ignore", message="IProgress not found")
+# on some CPUs it warns at every import that an optional kernel is not installed
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def __getattr__(name: str):

@@ -1,42 +1,57 @@
-"""Put executed copies of all notebooks into results/cpu/notebooks, to be read without running: those of the pipeline from
-out/results/cpu/runs (`make reproduce` first), the others run here.
+"""Put copies of all notebooks with their outputs into results/cpu/notebooks, to be read without running.
+
+Those of the pipeline come from out/results/cpu/runs (run `make reproduce` first), the others run here. Arguments such as
+``03 04`` choose notebooks; ``text`` takes the notebooks' new text and keeps the outputs, where no code has changed.
 """
 
 import json
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-import nbformat
 import papermill
 
 from mgrpo_lib.experiment.settings import ROOT
 
 RUNS, TARGET = ROOT / "out" / "results" / "cpu" / "runs", ROOT / "results" / "cpu" / "notebooks"
-WITHOUT_MANIFEST = {"07_explore": "", "08_your_own": "my_run", "09_from_scratch": None, "10_when": ""}
+BESIDE = ("07", "08", "09", "10")  # no part of the pipeline of profile cpu
+PLACES = ("application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json")  # need a kernel
 
 
-def run_here(source: Path, folder: Path) -> Path:
-    """Execute a notebook that is no part of the pipeline of profile cpu, on a copy of the committed results."""
-    executed, output = folder / source.name, WITHOUT_MANIFEST[source.stem]
-    given = {} if output is None else {"output_root": str(folder / output)}
+def executed_copy(source: Path, folder: Path) -> Path:
+    """Return where a notebook's copy with outputs is: of the pipeline, or made here.
+
+    Raises:
+        SystemExit: the pipeline has not run.
+    """
+    runs = sorted(path for path in RUNS.glob(f"{source.stem[:2]}_*.ipynb") if "." not in path.stem)
+    if source.stem[:2] not in BESIDE:
+        return runs[0] if runs else sys.exit(f"no executed copy of {source.name} in {RUNS}: run `make reproduce` first")
+    executed, given = folder / source.name, {"output_root": str(folder / "my_run")} if source.stem[:2] == "08" else {}
     papermill.execute_notebook(str(source), str(executed), given, cwd=str(source.parent), kernel_name="python3")
     return executed
 
 
-def tidy(path: Path, folders: list[str]) -> nbformat.NotebookNode:
-    """Return an executed notebook without times, places and the state of widgets, which need a kernel."""
-    text = path.read_text(encoding="utf-8")
+def with_outputs(source: Path, executed: Path, folders: list[str]) -> dict:
+    """Return a notebook with the outputs of its executed copy, without places of this machine.
+
+    Raises:
+        ValueError: the copy was made with other code.
+    """
+    text = executed.read_text(encoding="utf-8")
     for folder in folders:
         text = text.replace(folder + "/", "")
-    book = nbformat.from_dict(json.loads(text))
-    for part in (book, *book.cells):
-        for name in ("papermill", "execution", "widgets"):
-            part.metadata.pop(name, None)
-    for cell in book.cells:
-        for output in cell.get("outputs", []):
-            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+    book, cells = (
+        json.loads(source.read_text(encoding="utf-8")),
+        {cell["id"]: cell for cell in json.loads(text)["cells"]},
+    )
+    for cell in book["cells"]:
+        if cell["cell_type"] == "code":
+            copy = cells.get(cell["id"])
+            if copy is None or "".join(copy["source"]) != "".join(cell["source"]):
+                raise ValueError(f"{source.name} has new code: run `python tools/executed.py {source.stem[:2]}`")
+            cell["outputs"] = [out for out in copy["outputs"] if not set(PLACES) & set(out.get("data", {}))]
+            cell["execution_count"] = copy["execution_count"]
     return book
 
 
@@ -45,17 +60,14 @@ def main() -> None:
     TARGET.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for profile in ("cpu", "dose"):
-            shutil.copytree(ROOT / "results" / profile, folder / "results" / profile)
         for source in sorted((ROOT / "notebooks").glob("*.ipynb")):
-            if chosen and source.stem[:2] not in chosen:
+            copy = TARGET / source.name
+            if chosen and chosen != ["text"] and source.stem[:2] not in chosen:
                 continue
-            runs = sorted(path for path in RUNS.glob(f"{source.stem[:2]}_*.ipynb") if "." not in path.stem)
-            if not runs and source.stem not in WITHOUT_MANIFEST:
-                sys.exit(f"no executed copy of {source.name} in {RUNS}: run `make reproduce` first")
-            book = tidy(runs[0] if runs else run_here(source, folder), [str(folder), str(ROOT)])
-            nbformat.write(book, TARGET / source.name)
-            print(f"{source.name}: {(TARGET / source.name).stat().st_size / 1e3:.0f} kB")
+            executed = copy if chosen == ["text"] else executed_copy(source, folder)
+            book = with_outputs(source, executed, [str(folder), str(ROOT)])
+            copy.write_text(json.dumps(book, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            print(f"{source.name}: {copy.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

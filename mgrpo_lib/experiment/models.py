@@ -3,7 +3,6 @@
 Safetensors alone are read, and no code that comes with a model runs.
 """
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +23,6 @@ from mgrpo_lib.method.prompts import plain_turns
 from mgrpo_lib.method.quantized import keep_4bit_trainable
 
 MINIATURE = "miniature"
-# it warns at every import that an optional CPU kernel is not installed
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def on_cpu(cfg: Config) -> bool:

@@ -53,14 +53,17 @@ def test_all_notebooks_are_there():
     assert [path.stem for path in PATHS] == NAMES
 
 
-@each_notebook
-def test_what_is_committed_holds_sources_alone(path):
-    """A notebook that was run and saved in the working tree is no fault."""
+def committed(path: Path) -> str:
+    """A file as git has it: a notebook that was edited, or run and saved, in the working tree is no fault."""
     show = ["git", "-C", ROOT, "show", f":./{path.relative_to(ROOT)}"]
     found = subprocess.run(show, capture_output=True, text=True)
-    if found.returncode:
-        pytest.skip("this folder is no clone")
-    assert json.loads(found.stdout) == stripped(found.stdout), "git checkout notebooks, or nbstripout --keep-id"
+    return pytest.skip("this folder is no clone") if found.returncode else found.stdout
+
+
+@each_notebook
+def test_what_is_committed_holds_sources_alone(path):
+    text = committed(path)
+    assert json.loads(text) == stripped(text), "git checkout notebooks, or nbstripout --keep-id"
 
 
 @each_notebook
@@ -237,6 +240,17 @@ def test_files_that_a_notebook_names_exist(path):
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)[^)]*\)", text)
     for file in links + re.findall(r"`((?:mgrpo_lib|profiles|tests|tools)/[\w./]+)`", text):
         assert (ROOT / file).exists(), f"{path.name} names {file}, which does not exist"
+
+
+def test_copies_with_outputs_show_the_present_notebooks(path):
+    copy = json.loads((ROOT / "results" / "cpu" / "notebooks" / path.name).read_text(encoding="utf-8"))
+    assert stripped(json.dumps(copy)) == stripped(path.read_text(encoding="utf-8")), (
+        "make executed, after make reproduce"
+    )
+    outputs = [output for cell in copy["cells"] for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert any({"image/png", "text/html"} & set(output.get("data", {})) for output in outputs), "pictures or tables"
+    assert re.search(r"/(home|root|tmp|work)/", json.dumps(outputs)) is None
 
 
 @pytest.mark.slow
