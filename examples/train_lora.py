@@ -20,11 +20,12 @@ from mgrpo_lib.explore.ask import compare_records, load
 from mgrpo_lib.method.prompts import chat_prompt, plain_turns
 from mgrpo_lib.report.typeset import markdown
 from mgrpo_lib.tasks.decontamination import clean, draw
+from mgrpo_lib.tasks.files import load_file
 
 # Yours to change: these four, the rewards, and the arguments of MGRPOConfig below
 SYSTEM = "Solve the problem step by step. Put the final number into \\boxed{}."
 PHRASE = "Wait, let me double-check that."  # between a draft and its correction, in training and at test
-LENGTH = 256  # tokens of an attempt, at most
+LENGTH = 320  # tokens of an attempt, at most
 RANK = 16  # of LoRA
 
 
@@ -49,7 +50,8 @@ def load_policy(given, adapter=None):
 
 def prepare(given):
     """Read the problems, put LoRA on the model, and refuse what cannot be trained before anything runs."""
-    rows = draw(clean(own_problems(given.data), {})[0])  # each problem once, shuffled
+    read = own_problems if accuracy_reward in REWARDS else load_file  # the former checks golds as math
+    rows = draw(clean(read(given.data), {})[0])  # each problem once, shuffled
     held_out = min(200, len(rows) // 3)
     if held_out < 2:
         raise ValueError(f"--data {given.data} has {len(rows)} different problems; give 6 or more")
@@ -96,6 +98,8 @@ def main(arguments=None):
     policy.model.save_pretrained(f"{given.out}/adapter")
     trainer.save_state()  # trainer_state.json holds every metric of every step
     print(markdown(compare_records({"before": before, "after": after})))
+    cut = [sum(record["truncated_1"] for record in records) for records in (before, after)]
+    print(f"first attempts that were cut off at {LENGTH} tokens: {cut[0]} before, {cut[1]} after")
     del trainer, policy  # the memory of the first copy
     again = two_attempts(load_policy(given, f"{given.out}/adapter"), test)
     same = sum(old == new for old, new in zip(after, again, strict=True))
