@@ -4,12 +4,14 @@ import importlib.util
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
 
 from mgrpo_lib.experiment.data import own_problems
 from mgrpo_lib.experiment.settings import ROOT
+from mgrpo_lib.method.quantized import is_quantized
 from mgrpo_lib.tasks.decontamination import as_one
 from tests.method.chat import make_folder, make_tokenizer
 
@@ -49,6 +51,12 @@ def test_it_trains_and_the_saved_adapter_is_the_trained_model(example, chat_mode
     assert all(value.any() for name, value in weights.items() if "lora_B" in name), "every adapter has moved"
     steps = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
     assert "layer2/rewards/boxed/mean" in steps[0] and steps[1]["step"] == 2
+
+
+@pytest.mark.parametrize("nf4", [False, True])
+def test_the_base_weights_are_in_4_bits_if_asked(example, chat_model, nf4):
+    policy = example.load_policy(SimpleNamespace(model=chat_model, nf4=nf4))
+    assert is_quantized(policy.model) == nf4
 
 
 def refused(example, capsys, *arguments) -> str:
