@@ -87,10 +87,8 @@ def main(arguments=None):
         policy, trainer, test = prepare(given)
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    print(
-        f"{len(trainer.train_dataset)} problems to train on, {len(test)} to test on; testing the model before training"
-    )
-    policy.model = trainer.model  # with LoRA, which starts at zero
+    print(f"{len(trainer.train_dataset)} problems to train on, {len(test)} to test on; testing before training")
+    policy.model = trainer.model.eval()  # with LoRA, which starts at zero
     before = two_attempts(policy, test)
     trainer.train()
     policy.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False).eval()
