@@ -4,6 +4,8 @@ Of a real training set, or a file of your own, the cleaned rows are put into a f
 first ones are the validation problems, the next ones the training problems.
 """
 
+from pathlib import Path
+
 from mgrpo_lib.experiment.settings import GENERATED, GENERATORS, Config
 from mgrpo_lib.tasks import miniature
 from mgrpo_lib.tasks.benchmarks import SETS, read_benchmark
@@ -89,22 +91,31 @@ def whole_set(cfg: Config, name: str, split: str) -> list[dict]:
     """
     if name not in cfg.files:
         return read_benchmark(name, split, cfg.data_folder)
-    rows, whole_solutions = load_file(cfg.files[name]), 0
+    rows = own_problems(cfg.files[name])
     for number, row in enumerate(rows, 1):
-        if "####" in row["answer"]:  # a whole solution, as GSM8K has them
-            row["answer"] = extract_answer(row["answer"]) or row["answer"]
-            whole_solutions += 1
-        if why := check_gold(row["answer"]):
-            raise ValueError(f"{cfg.files[name].name}, row {number}: the answer {row['answer'][:60]!r} {why}")
         if cfg.model == "miniature" and (sign := miniature.unreadable(row["question"])):
             raise ValueError(
                 f"{cfg.files[name].name}, row {number}: the miniature cannot read {sign!r}, but chains such as '7 a+8 b*3' and blanks "
                 "such as '7 a+? b-3 =4'; set model to a language model (for make: MODEL=)"
             )
+    return rows
+
+
+def own_problems(file: str | Path) -> list[dict]:
+    """Return every row of a file of your own (`load_file`), with gold answers that `accuracy_reward` can find right.
+
+    Raises:
+        ValueError: a file or row that cannot be used, or a gold that no completion can equal; with the row and the fix.
+    """
+    name, rows, whole_solutions = Path(file).name, load_file(file), 0
+    for number, row in enumerate(rows, 1):
+        if "####" in row["answer"]:  # a whole solution, as GSM8K has them
+            row["answer"] = extract_answer(row["answer"]) or row["answer"]
+            whole_solutions += 1
+        if why := check_gold(row["answer"]):
+            raise ValueError(f"{name}, row {number}: the answer {row['answer'][:60]!r} {why}")
     if whole_solutions:
-        print(
-            f"note: {cfg.files[name].name}: {whole_solutions} answers are whole solutions; what follows #### is the gold"
-        )
+        print(f"note: {name}: {whole_solutions} answers are whole solutions; what follows #### is the gold")
     return rows
 
 

@@ -4,6 +4,7 @@ Only `Evaluator.grade` sees a gold answer: drafts, phrases and stopping do not d
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from mgrpo_lib.experiment.settings import Config
 from mgrpo_lib.experiment.store import environment, finished, write_json, write_records
 from mgrpo_lib.method.prompts import PHRASES, correction_ids
 from mgrpo_lib.method.tokenizers import check_vocabulary, embeddings
-from mgrpo_lib.verifier.reward import extract_answer, same_answer
+from mgrpo_lib.verifier.reward import accuracy_reward, extract_answer
 
 SECONDS_BETWEEN_LINES = 20.0
 
@@ -35,6 +36,7 @@ class Evaluator:
     cfg: Config
     model: Any
     tokenizer: Any
+    reward: Callable[..., list[float]] = accuracy_reward  # what is right: see a trainer's first reward function
 
     def __post_init__(self):
         ends = self.model.generation_config.eos_token_id
@@ -128,9 +130,13 @@ class Evaluator:
         """Return ``text, answer, correct, tokens, truncated`` of each completion."""
         grades = []
         texts = self.tokenizer.batch_decode(completions, skip_special_tokens=True)
-        for problem, ids, text in zip(problems, completions, texts, strict=True):
+        # as TRL gives a reward function its completions and the other columns of the data
+        given = [[{"role": "assistant", "content": text}] for text in texts] if self.cfg.template == "chat" else texts
+        columns = {name: [problem[name] for problem in problems] for name in ("question", "answer")}
+        rewards = self.reward(completions=given, **columns)
+        for ids, text, reward in zip(completions, texts, rewards, strict=True):
             answer = extract_answer(text)
-            correct, truncated = same_answer(answer, problem["answer"]), ids[-1] not in self.ends
+            correct, truncated = reward > self.cfg.right_above, ids[-1] not in self.ends
             grades.append(
                 {"text": text, "answer": answer, "correct": correct, "tokens": len(ids), "truncated": truncated}
             )

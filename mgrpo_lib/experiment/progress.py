@@ -40,7 +40,7 @@ class Progress:
     """Count steps, write `file` at most once a second, and say rate and remaining time every `every` seconds.
 
     Args:
-        file: gets ``{"step", "total", "to_go", "note"}``; ``to_go`` in seconds, None while it is not known.
+        file: gets ``{"step", "total", "to_go", "note"}``; ``to_go`` in seconds, None while it is not known. None: no file.
         total: number of steps.
         done: steps that an earlier, interrupted process had done.
         every: seconds between two lines.
@@ -50,7 +50,7 @@ class Progress:
 
     def __init__(
         self,
-        file: Path,
+        file: Path | None,
         total: int,
         done: int = 0,
         every: float = 20.0,
@@ -66,7 +66,7 @@ class Progress:
         now = self.now()
         self.marks.append((step, now))
         to_go = self.to_go(step)
-        if now - self.written >= 1 or step == self.total:
+        if self.file and (now - self.written >= 1 or step == self.total):
             write_json(self.file, {"step": step, "total": self.total, "to_go": to_go, "note": note})
             self.written = now
         if now - self.said >= self.every or step == self.total:

@@ -54,7 +54,7 @@ from mgrpo_lib.method.alternating import AlternatingTrainer
 from mgrpo_lib.method.checkpoints import last_checkpoint, newest_checkpoint
 from mgrpo_lib.method.config import MGRPOConfig
 from mgrpo_lib.method.guard import TrainingError
-from mgrpo_lib.method.metrics import METRICS
+from mgrpo_lib.method.logged import METRICS
 from mgrpo_lib.method.settings import MGRPOSettings
 from mgrpo_lib.method.trainer import MGRPOTrainer
 from mgrpo_lib.tasks.schema import fingerprint

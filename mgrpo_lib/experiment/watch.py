@@ -22,12 +22,14 @@ class Lines(TrainerCallback):
     """Print rewards of each layer, fixed and broken drafts, lengths, tokens per second and the time to go.
 
     Args:
+        cfg: names the file of the training's state; None: there is none.
         budget: tokens at which the training ends; None: it ends after ``max_steps``.
         now: a clock, in seconds.
     """
 
-    def __init__(self, cfg: Config, budget: int | None, now: Callable[[], float] = time.monotonic):
-        self.file, self.budget, self.now = cfg.results / "progress" / f"{cfg.run_name}.json", budget, now
+    def __init__(self, cfg: Config | None = None, budget: int | None = None, now: Callable[[], float] = time.monotonic):
+        self.file = cfg and cfg.results / "progress" / f"{cfg.run_name}.json"
+        self.budget, self.now = budget, now
         self.last: dict = {}
         self.marks: deque = deque(maxlen=RECENT + 1)  # (seconds, tokens sampled since the start) of the last steps
 

@@ -37,7 +37,8 @@ def load(model: str | Path | Config = "cpu", adapter: str | None = None, **setti
             language model; or a configuration, for its trained arm and seed.
         adapter: folder or hub id of a LoRA adapter for a language model.
         settings: of `mgrpo_lib.experiment.settings.Config`, for any model but a configuration: ``system_prompt``,
-            ``phrase_role``, ``dtype``, ``max_completion_length`` (512 for a language model), ...
+            ``phrase_role``, ``dtype``, ``max_completion_length`` (512 for a language model), ``load_in_4bit`` with the
+            ``lora_rank`` of its adapter, ...
 
     Raises:
         FileNotFoundError: the run is not trained, or its model is not here (only one checkpoint is in git).
@@ -60,7 +61,8 @@ def load(model: str | Path | Config = "cpu", adapter: str | None = None, **setti
         )
     text = {"train_data": "sums", "benchmarks": ["sums"], "max_completion_length": 512}  # the data is not used
     cfg = load_config("cpu", arm="base", **{**text, **settings, "model": name})
-    loaded, tokenizer = load_base(cfg, cfg.model_location), load_tokenizer(cfg, cfg.model_location)
+    location = cfg.model_location
+    loaded, tokenizer = load_base(cfg, location, cfg.load_in_4bit), load_tokenizer(cfg, location)
     if adapter is not None:
         from peft import PeftModel
 
@@ -192,9 +194,13 @@ def compare(models: dict[str, Evaluator], problems: list[dict]) -> pd.DataFrame:
     """
     if len(problems) < 2:
         raise ValueError(f"problems holds {len(problems)}, and models are compared on several; give two or more")
+    return compare_records({name: two_attempts(model, problems) for name, model in models.items()})
+
+
+def compare_records(records_of: dict[str, list[dict]]) -> pd.DataFrame:
+    """Compare models as `compare` does, from the records that `two_attempts` made of the same two or more problems."""
     rows, first = [], None
-    for name, model in models.items():
-        records = two_attempts(model, problems)
+    for name, records in records_of.items():
         right = {k: np.array([record[f"correct_{k}"] for record in records], dtype=float) for k in (1, 2)}
         row = {"model": name} | {f"attempt {k}, %": percent(x.mean(), accuracy_interval(x)) for k, x in right.items()}
         for k, own in right.items():

@@ -1,28 +1,21 @@
 """The trainer's configuration: TRL's `GRPOConfig` with this project's settings (`mgrpo_lib.method.settings`)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import gcd
 
 import torch
 from trl import GRPOConfig
 
-from mgrpo_lib.method.settings import MGRPOSettings
+from mgrpo_lib.method.settings import BudgetSettings, MGRPOSettings
 
 
 @dataclass
-class MGRPOConfig(MGRPOSettings, GRPOConfig):
+class MGRPOConfig(MGRPOSettings, BudgetSettings, GRPOConfig):
     """A `GRPOConfig` with correction layers.
 
     Raises:
         ValueError: a combination that cannot train; the message names the setting and the fix.
     """
-
-    max_generated_tokens: int | None = field(
-        default=None,
-        metadata={
-            "help": "stop at the step nearest to this many sampled tokens, all layers counted; None: by max_steps"
-        },
-    )
 
     def __post_init__(self):
         if isinstance(self.scale_rewards, bool):  # as TRL takes it

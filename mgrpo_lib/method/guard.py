@@ -149,7 +149,7 @@ def signs(history: list[dict], layers: int = 1, advantage: str = "group") -> dic
     """Say what the last steps warn of.
 
     Args:
-        history: logged values of each step, by the names in `mgrpo_lib.method.metrics.METRICS`.
+        history: logged values of each step, by the names in `mgrpo_lib.method.logged.METRICS`.
         layers: number of layers that are trained.
         advantage: the rule of later layers; with another than ``group`` equal rewards are a signal too.
 

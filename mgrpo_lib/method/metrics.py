@@ -1,39 +1,10 @@
-"""What a training logs: the meaning of every metric, and how each layer's stay apart."""
+"""How the metrics of each layer stay apart (their meaning: `mgrpo_lib.method.logged`)."""
 
 from collections import defaultdict, deque
 from contextlib import contextmanager
 
 import torch
 from trl import GRPOTrainer
-
-# With the prefix layer2/ (layer3/ ...) a metric is a later layer's. Accuracy and shares leave out fillers: rows that a process
-# samples only because another one has more drafts to correct
-METRICS = {
-    "step": "optimizer step",
-    "loss": "sum of the layers' losses; near 0 by construction, since advantages are centred",
-    "grad_norm": "norm of the joint gradient before clipping",
-    "generated_tokens": "tokens sampled since the start, all layers",
-    "num_tokens": "tokens sampled or read as prompt since the start, all layers",
-    "tokens": "tokens that the layer sampled in this step",
-    "accuracy": "share of the layer's completions that are right",
-    "answered": "share of the layer's completions in which an answer was found; rows that only fill a batch are counted",
-    "reward": "mean reward of the layer's completions",
-    "reward_std": "its standard deviation",
-    "frac_reward_zero_std": "share of groups whose rewards are all equal: no signal",
-    "entropy": "mean entropy of the policy's next-token distribution; in a joint step of the rows that move it",
-    "kl": "mean k3 estimate of the divergence from the base model",
-    "completions/mean_length": "tokens of a completion",
-    "completions/clipped_ratio": "share of completions cut off at the length limit",
-    "clip_ratio/region_mean": "share of tokens whose ratio was clipped",
-    "step_time": "seconds",
-    "fixed": "share of corrections that turned a wrong draft right",
-    "broken": "share of corrections that turned a right draft wrong",
-    "kept": "share of corrections that left a right draft right",
-    "copied": "share of corrections that repeat the draft token for token",
-    "answer_changed": "share of corrections whose final answer is not the draft's",
-    "edit_distance": "insertions, deletions and replacements between draft and correction, as a share of the longer one",
-    "used": "share of corrections that are trained on",
-}
 
 
 class LayerMetrics(GRPOTrainer):

@@ -72,9 +72,13 @@ class MGRPOSettings:
     scale_rewards: Literal["group", "batch", "none"] = setting(
         "group", "divide by the group's standard deviation. Reviews: standard GRPO"
     )
-    use_bias_correction_kl: bool = setting(False, "Reviews: the plain KL term; TRL's default is True")
+    use_bias_correction_kl: bool = setting(
+        False, "weight the KL term by the ratio. Reviews: the plain term; TRL's default is True"
+    )
     delta: float | None = setting(None, "second clip of the ratio. Reviews: none")
-    importance_sampling_level: str = setting("token", "Reviews: a ratio per token")
+    importance_sampling_level: str = setting(
+        "token", "token or sequence: what has a ratio of its own. Reviews: a token"
+    )
     mask_truncated_completions: bool = setting(False, "leave truncated completions out. The paper does not say")
     num_iterations: int = setting(1, "optimizer passes per generation. The paper does not say")
     temperature: float = setting(1.0, "sampling temperature. The paper does not say; on-policy sampling needs 1")
@@ -85,17 +89,18 @@ class MGRPOSettings:
         512, "tokens of one completion, at most, in training and at test. Set it by model"
     )
     lr_scheduler_type: str = setting(
-        "constant", "The paper does not say; constant lets runs of different length be compared"
+        "constant",
+        "course of the learning rate. The paper does not say; constant lets runs of different length be compared",
     )
-    warmup_steps: float = setting(0, "The paper does not say")
-    optim: str = setting("adamw_torch_fused", "The paper does not say; TRL's default")
+    warmup_steps: float = setting(0, "steps in which the learning rate rises to its value. The paper does not say")
+    optim: str = setting("adamw_torch_fused", "optimizer. The paper does not say; TRL's default")
     max_grad_norm: float = setting(1.0, "clip of the gradient's norm. The paper does not say; TRL's default")
-    weight_decay: float = setting(0.0, "The paper does not say; TRL's default")
-    adam_beta1: float = setting(0.9, "The paper does not say; TRL's default")
-    adam_beta2: float = setting(0.999, "The paper does not say; TRL's default")
-    adam_epsilon: float = setting(1e-8, "The paper does not say; TRL's default")
+    weight_decay: float = setting(0.0, "Adam's weight decay. The paper does not say; TRL's default")
+    adam_beta1: float = setting(0.9, "memory of Adam's mean gradient. The paper does not say; TRL's default")
+    adam_beta2: float = setting(0.999, "memory of Adam's mean squared gradient. The paper does not say; TRL's default")
+    adam_epsilon: float = setting(1e-8, "Adam's guard against division by zero. The paper does not say; TRL's default")
     # TRL samples in train mode: with dropout the sampler would be another policy than the one trained
-    disable_dropout: bool = setting(True, "sample from the policy that is trained")
+    disable_dropout: bool = setting(True, "no dropout in training: sample from the policy that is trained")
     report_to: str | list[str] = setting("none", "trackers of transformers; none never prompts for an account")
 
     def __post_init__(self):
@@ -150,6 +155,15 @@ class MGRPOSettings:
                 "keep_corrections='successes' leaves rewards of 1 alone: relative to each other all advantages are zero",
                 "set correction_advantage='difference', or keep_corrections='all'",
             )
+
+
+@dataclass
+class BudgetSettings:
+    """What a training may end by; a profile names an arm whose tokens are matched (`match_tokens_of`)."""
+
+    max_generated_tokens: int | None = setting(
+        None, "stop at the step nearest to this many sampled tokens, all layers counted; None: by max_steps"
+    )
 
 
 AT_LEAST = {

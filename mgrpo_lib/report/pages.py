@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from dataclasses import MISSING, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ import yaml
 from mgrpo_lib.experiment import fingerprints, store
 from mgrpo_lib.experiment.progress import clock
 from mgrpo_lib.experiment.settings import ROOT, Config, load_config
+from mgrpo_lib.method import logged
 from mgrpo_lib.method.prompts import phrase_text
+from mgrpo_lib.method.settings import BudgetSettings, MGRPOSettings
 from mgrpo_lib.report import dose, preflight, records, style, summary, tables, typeset, verdicts
 
-# marked places of README.md and docs/*.md: the template, and the committed experiments that fill it
+# marked places of README.md and docs/*.md: the template, and the committed experiments that fill it; none: the code does
 BLOCKS = {
     "findings": ("findings", ("cpu", "dose", "smollm2", "smollm2_gpu")),
     "times": ("times", ("cpu", "smollm2", "smollm2_gpu")),
@@ -29,6 +32,9 @@ BLOCKS = {
     "smollm2_nf4": ("nf4", ("smollm2_nf4",)),
     "dose": ("dose", ("dose",)),
     "cost": ("cost", ("cpu", "smollm2", "smollm2_gpu")),
+    "settings": ("settings", ()),
+    "metrics": ("metrics", ()),
+    "problems": ("problems", ()),
 }
 STEP_COSTS = ("miniature", "miniature_kl", "135m")  # files of `make benchmark`
 
@@ -52,15 +58,17 @@ def _templates() -> jinja2.Environment:
         times,
     ):
         found.filters[function.__name__] = function
-    found.globals["dose_table"] = dose.table
+    found.globals |= {"dose_table": dose.table, "logged": logged}
     for function in (
         tables.variants_table,
         verdicts.at_equal_tokens,
         cost_ratio,
+        example_problems,
         fixed_example,
         expected_take_off,
         rounds_table,
         sampled_corrections,
+        settings_table,
         stage_table,
         step_costs,
         timing,
@@ -109,6 +117,8 @@ def block(place: str, *given: Config) -> str:
         FileNotFoundError: a result file is missing.
     """
     template, profiles = BLOCKS[place]
+    if not profiles:
+        return render(f"{template}.md.j2")
     cfgs = given or [load_config(profile, arm="base", output_root=".") for profile in profiles]
     contents = [store.read_json(cfg.results / ("dose.json" if cfg.bases else "summary.json")) for cfg in cfgs]
     first = {"cfg": cfgs[0], "summary": contents[0]}
@@ -163,6 +173,11 @@ def write_preflight(cfg: Config, name: str, rows: list[dict], cost: str) -> Path
 
 
 # ---------------------------------------------------------------------------------------------- facts for templates
+def example_problems() -> list[str]:
+    """Return the lines of the problems that come with the example script."""
+    return (ROOT / "examples" / "problems.jsonl").read_text(encoding="utf-8").splitlines()
+
+
 def fixed_example(cfg: Config) -> dict[str, Any] | None:
     """Find the first wrong draft that MGRPO's first seed put right, on the benchmark where it does so most."""
     run = cfg.of_arm(verdicts.METHOD, cfg.seeds[0])
@@ -174,6 +189,17 @@ def fixed_example(cfg: Config) -> dict[str, Any] | None:
     most = Counter(row["benchmark"] for row in fixed).most_common(1)[0][0]
     one = next(row for row in fixed if row["benchmark"] == most)
     return {**one, "run": run.run_name, "phrase": phrase_text(run.eval_phrase)}
+
+
+def settings_table() -> pd.DataFrame:
+    """Show every setting of `MGRPOConfig` that is not TRL's alone, as it is declared."""
+    rows = []
+    for one in (*fields(MGRPOSettings), *fields(BudgetSettings)):
+        default = f"{len(one.default_factory())} texts" if one.default is MISSING else one.default
+        rows.append(
+            {"setting": one.name, "default": str(default), "meaning; source of the default": one.metadata["help"]}
+        )
+    return pd.DataFrame(rows)
 
 
 def rounds_table(cfg: Config) -> pd.DataFrame | None:

@@ -34,7 +34,7 @@ def test_a_module_of_the_method_imports_no_other_room_and_few_libraries(module):
         assert name.startswith("mgrpo_lib.method.") or root in LIBRARIES | sys.stdlib_module_names, name
 
 
-@pytest.mark.parametrize("module", ["settings", "prompts"])
+@pytest.mark.parametrize("module", ["settings", "prompts", "logged"])
 def test_settings_and_prompts_need_no_torch(module):
     code = f"import sys, mgrpo_lib.method.{module}; print(*{{name.split('.')[0] for name in sys.modules}})"
     done = subprocess.run(

@@ -15,7 +15,7 @@ from transformers import TrainerState
 
 from mgrpo_lib.method import guard as guards
 from mgrpo_lib.method.guard import PATIENCE, Guard, TrainingError, reason, signs
-from mgrpo_lib.method.metrics import METRICS
+from mgrpo_lib.method.logged import CORRECTIONS, LAYER, LAYER_BESIDE, RUN, RUN_BESIDE
 from mgrpo_lib.method.trainer import MGRPOTrainer
 
 SAVING = {"num_layers": 1, "max_steps": 6, "save_strategy": "steps", "save_steps": 2}
@@ -177,14 +177,16 @@ def test_a_run_without_a_signal_warns_once_a_layer_also_over_an_interruption(mak
     assert all(text.count(one["text"]) == 1 for one in given)
 
 
-def test_every_metric_that_is_described_is_logged(make):
+def test_what_is_logged_is_what_is_described(make):
     def answering(completions, log_metric, **kwargs):
         log_metric("answered", 0.5)
         return tiny.parity(completions)
 
     trainer = make(num_corrections=2, beta=0.01, max_steps=1, reward=answering, given={"answer_of": len})
     trainer.train()
-    assert METRICS.keys() - {"step"} <= {name.removeprefix("layer2/") for name in logged(trainer)[0]}
+    layers = {name.replace("NAME", "answering") for name in LAYER | LAYER_BESIDE}
+    later = {f"layer2/{name}" for name in layers | CORRECTIONS.keys()}
+    assert trainer.state.log_history[0].keys() == RUN.keys() | RUN_BESIDE.keys() | layers | later
 
 
 # ---------------------------------------------------------------------------------------------- memory and disk
