@@ -20,7 +20,7 @@ def main() -> int:
     }
     described = "; ".join(f"{name}: {what}" for name, what in commands.items())
     parser.add_argument("command", choices=commands, help=described)
-    parser.add_argument("--profile", default="auto", help="a file in profiles/; auto: cpu")
+    parser.add_argument("--profile", default="auto", help="a name in profiles/, or a .yaml file of your own; auto: cpu")
     place = "folder of results/ and figures/, counted from the repository; default: out, and for figures the repository"
     parser.add_argument("--out", default="", help=place)
     parser.add_argument("--seeds", default="", help="training seeds, such as 0,1,2")

@@ -33,7 +33,7 @@ def reproduce(
     """Run what is missing of a profile's experiment and print the result table.
 
     Args:
-        profile: name in ``profiles/``, or ``auto``.
+        profile: name in ``profiles/``, a YAML file of one's own, or ``auto``.
         settings: settings that replace the profile's, in every arm.
         seeds: training seeds such as ``0,1,2``; empty: the profile's.
         out: folder of ``results/`` and ``figures/``; empty: ``out`` in the repository.
@@ -157,7 +157,7 @@ def check_model(cfg: Config) -> None:
     Raises:
         ConfigError: says how to get the model.
     """
-    pinned = load_config(cfg.profile, arm="base").model_content
+    pinned = load_config(cfg.source, arm="base").model_content
     if cfg.model_location and pinned and cfg.model_content != pinned:
         say(f"note: {cfg.model} is not the model of profile {cfg.profile} (content {pinned}): other numbers")
 
@@ -183,7 +183,7 @@ def check_memory(cfg: Config) -> None:
     if cfg.model == "miniature":
         return
     found = machine.gpus()
-    if not found and cfg.model_content and cfg.model_content == load_config(cfg.profile, arm="base").model_content:
+    if not found and cfg.model_content and cfg.model_content == load_config(cfg.source, arm="base").model_content:
         return  # a profile with its own small model was made on CPUs
     from mgrpo_lib.experiment import plan  # counts parameters, with torch
 
@@ -195,7 +195,7 @@ def check_memory(cfg: Config) -> None:
         say(f"note: memory is not planned: {error}")
         return
     if certain:
-        raise ConfigError(f"profile {cfg.profile} on {where} {certain}; see make plan PROFILE={cfg.profile}")
+        raise ConfigError(f"profile {cfg.profile} on {where} {certain}; see make plan PROFILE={cfg.source}")
     if likely:
         say(f"note: memory may be short on {where}; if it is: {likely.removeprefix('does not fit: ')}")
     if not found and cfg.profile in GPU_PROFILES:
