@@ -29,6 +29,9 @@ def main() -> int:
     parser.add_argument("--data", default="", help="preflight: set or file of problems; default: the training set")
     parser.add_argument("--problems", type=int, default=64, help="preflight: problems at most")
     parser.add_argument("--workers", type=int, help="notebooks at a time; default: one per core")
+    parser.add_argument(
+        "--details", action="store_true", help="plan: parameters, tokens, disk; memory and hours of each arm"
+    )
     given = parser.parse_args()
     if given.command == "doctor":
         if given != parser.parse_args(["doctor", "--out", given.out]):
@@ -67,7 +70,7 @@ def run(given: argparse.Namespace) -> int:
         return redraw(cfg)
     from mgrpo_lib.experiment import machine, plan  # counts parameters, with torch
 
-    print(plan.report(cfg, machine.gpus()))
+    print(plan.report(cfg, machine.gpus(), given.details))
     return 0
 
 
@@ -88,7 +91,7 @@ def preflight(given: argparse.Namespace, settings: dict) -> int:
     with store.only_one(cfg.results):
         base.train_base(cfg)
         records = preflight.preflight(cfg, name, given.problems)
-        page = pages.write_preflight(cfg, name, records, plan.report(cfg, machine.gpus()).splitlines()[0])
+        page = pages.write_preflight(cfg, name, records, plan.verdict(cfg, machine.gpus()))
     print(page.read_text(encoding="utf-8"), page, sep="\n")
     return 0
 
