@@ -20,7 +20,11 @@ def main() -> int:
     }
     described = "; ".join(f"{name}: {what}" for name, what in commands.items())
     parser.add_argument("command", choices=commands, help=described)
-    parser.add_argument("--profile", default="auto", help="a name in profiles/, or a .yaml file of your own; auto: cpu")
+    parser.add_argument(
+        "--profile",
+        default="auto",
+        help="a name in profiles/, or a .yaml file of your own; auto: cpu, or own with --model",
+    )
     place = "folder of results/ and figures/, counted from the repository; default: out, and for figures the repository"
     parser.add_argument("--out", default="", help=place)
     parser.add_argument("--seeds", default="", help="training seeds, such as 0,1,2")
@@ -78,10 +82,8 @@ def preflight(given: argparse.Namespace, settings: dict) -> int:
     """Sample an untrained model, and write and print what it can do."""
     from mgrpo_lib.experiment import machine, pipeline, plan, store
 
-    own = settings.get("model", "miniature") != "miniature"
-    profile = "own" if own and given.profile == "auto" else given.profile
     data = {"train_data": given.data} if given.data else {}
-    cfg = pipeline.configuration(profile, settings | data, out=given.out)
+    cfg = pipeline.configuration(given.profile, settings | data, out=given.out)
     name = next(iter(cfg.files), given.data) or cfg.train_data
     name = "blanks" if name == "miniature" else name
     pipeline.check_prompts(cfg, pipeline.check_data(cfg))

@@ -51,5 +51,8 @@ def check_memory(cfg: Config) -> None:
         raise ConfigError(f"profile {cfg.profile} on {where} {certain}; see make plan PROFILE={cfg.source}")
     if likely:
         say(f"note: memory may be short on {where}; if it is: {likely.removeprefix('does not fit: ')}")
-    if not found and cfg.profile in GPU_PROFILES:
-        say(f"note: profile {cfg.profile} is for a GPU; on CPUs it takes days, and in float32 up to twice the memory")
+    if not found:
+        say(
+            f"note: profile {cfg.profile} with {cfg.model}: without a GPU the hours that make plan counts can become days, and "
+            "memory in float32 up to twice as much"
+        )

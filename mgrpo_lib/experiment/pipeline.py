@@ -51,7 +51,7 @@ def reproduce(
         raise ConfigError(f"workers={workers}: at least one notebook must run at a time; leave it out for one per core")
     cfg = configuration(profile, settings, seeds, out)
     store.check_place(cfg.results)
-    if profile == "auto" and (hint := gpu_hint()):
+    if profile == "auto" and cfg.profile == "cpu" and (hint := gpu_hint()):
         say(f"note: profile auto is cpu; {hint.removeprefix('note: ')}")
     for name in settings:
         if arms := [arm for arm, changes in cfg.arms.items() if name in changes]:
@@ -96,7 +96,8 @@ def _reproduce(cfg: Config, jobs: list[Job], workers: int) -> int:
 
 # ------------------------------------------------------------------------------------------------------ before a start
 def configuration(profile: str, settings: dict[str, Any], seeds: str = "", out: str = "") -> Config:
-    """Resolve the configuration of a whole experiment. Profile ``auto`` is ``cpu``: nobody should start hours on a GPU unasked.
+    """Resolve the configuration of a whole experiment. Profile ``auto`` is ``cpu``, as nobody should start hours on a GPU
+    unasked; or ``own``, where a model is named.
 
     Raises:
         ConfigError: a setting that cannot be used; the message says what to write instead.
@@ -105,9 +106,9 @@ def configuration(profile: str, settings: dict[str, Any], seeds: str = "", out: 
         if name in settings:
             raise ConfigError(f"{name!r} is not a setting of a whole experiment; it is chosen by {where}")
     own = {"seeds": parse_seeds(seeds)} if seeds else {}
-    return load_config(
-        "cpu" if profile == "auto" else profile, arm="base", **{**settings, **own}, output_root=out or None
-    )
+    if profile == "auto":
+        profile = "cpu" if settings.get("model", "miniature") == "miniature" else "own"
+    return load_config(profile, arm="base", **{**settings, **own}, output_root=out or None)
 
 
 def default_workers(cfg: Config) -> int:

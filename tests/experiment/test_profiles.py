@@ -1,6 +1,7 @@
 """A profile of one's own: a YAML file works wherever a profile's name does, and what is wrong with it is said first."""
 
 import sys
+import textwrap
 
 import pytest
 
@@ -8,6 +9,7 @@ from mgrpo_lib.__main__ import main
 from mgrpo_lib.experiment import fingerprints, jobs, machine, pipeline, profiles, store, train
 from mgrpo_lib.experiment.settings import ROOT, ConfigError, load_config
 from mgrpo_lib.explore import ask, explorer
+from tests.method.chat import make_folder
 
 MINE = "extends: smoke\nmax_steps: 3\nseeds: [4]\narms: {mgrpo: {}, grpo: {num_layers: 1}}\ncontrol_arms: []\n"
 
@@ -134,9 +136,34 @@ def test_a_changed_file_is_read_again(mine):
     assert load_config(str(mine)).max_steps == 2 and profiles.find(str(mine))[0] == "mine"
 
 
-@pytest.mark.slow  # a pipeline of seven notebooks
-def test_the_pipeline_runs_it(mine, tmp_path):
-    assert pipeline.reproduce(str(mine), {}, out=str(tmp_path)) == 0
-    summary = store.read_json(tmp_path / "results" / "mine" / "summary.json")
-    assert summary["profile"] == "mine" and {"mgrpo-seed4", "grpo-seed4"} < summary["runs"].keys()
-    assert explorer.results_folder(tmp_path / "results" / "mine") == tmp_path / "results" / "mine"
+def test_a_model_without_a_profile_is_planned_by_profile_own(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["mgrpo_lib", "plan", "--model", "Qwen/Qwen2.5-1.5B-Instruct"])
+    assert main() == 0 and capsys.readouterr().out.startswith("profile own on ")
+    assert pipeline.configuration("auto", {"max_steps": 3}).profile == "cpu"
+    with pytest.raises(ConfigError, match="train_data.*owner/name.*profile own"):
+        pipeline.configuration("cpu", {"model": "owner/name"})
+
+
+@pytest.mark.slow  # a pipeline of eight notebooks
+def test_the_pipeline_runs_a_file_of_ones_own_with_ones_model_and_problems(tmp_path):
+    for name, count in (("train", 60), ("test", 8)):
+        rows = [{"question": f"How much is {i} plus {count}?", "answer": i + count} for i in range(count)]
+        store.write_jsonl(tmp_path / f"my_{name}.jsonl", rows)
+    text = f"""
+        extends: own
+        model: {make_folder(tmp_path / "chat")}
+        train_data: {tmp_path / "my_train.jsonl"}
+        benchmarks: [{tmp_path / "my_test.jsonl"}]
+        validation_problems: 4
+        prompts_per_step: 2
+        max_steps: 2
+        max_completion_length: 12"""
+    file = write(tmp_path, textwrap.dedent(text))
+    assert pipeline.reproduce(file, {}, out=str(tmp_path / "out")) == 0
+    results = tmp_path / "out" / "results" / "mine"
+    summary = store.read_json(results / "summary.json")
+    assert summary["profile"] == "mine" and {"mgrpo-seed0", "grpo_matched-seed0"} < summary["runs"].keys()
+    assert {(row["benchmark"], row["n"]) for row in summary["rows"]} == {("my_test", 8)}
+    assert (results / "runs" / "mgrpo-seed0" / "model" / "adapter_config.json").exists()
+    assert explorer.results_folder(results) == results
+    assert ask.load(file, output_root=str(tmp_path / "out")).cfg.run_name == "mgrpo-seed0"
