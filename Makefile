@@ -31,8 +31,8 @@ $(READY): requirements.lock pyproject.toml tools/setup.sh
 doctor: $(READY)  ## what this machine can run, and how to fix what is missing (half a minute, no network)
 	@$(RUN) doctor $(if $(OUT),--out "$(OUT)")
 
-plan: $(READY)  ## memory, tokens, disk and hours of a profile (seconds, no download)
-	@$(RUN) plan $(OPTIONS)
+plan: $(READY)  ## does a profile fit, and how long does it take? DETAILS=1 (seconds, no download)
+	@$(RUN) plan $(OPTIONS) $(if $(DETAILS),--details)
 
 preflight: $(READY)  ## can MGRPO help an untrained MODEL on DATA=set or file? PROBLEMS=64 (minutes)
 	@$(RUN) preflight $(OPTIONS) $(if $(DATA),--data "$(DATA)") $(if $(PROBLEMS),--problems $(PROBLEMS))

@@ -20,7 +20,11 @@ def main() -> int:
     }
     described = "; ".join(f"{name}: {what}" for name, what in commands.items())
     parser.add_argument("command", choices=commands, help=described)
-    parser.add_argument("--profile", default="auto", help="a file in profiles/; auto: cpu")
+    parser.add_argument(
+        "--profile",
+        default="auto",
+        help="a name in profiles/, or a .yaml file of your own; auto: cpu, or own with --model",
+    )
     place = "folder of results/ and figures/, counted from the repository; default: out, and for figures the repository"
     parser.add_argument("--out", default="", help=place)
     parser.add_argument("--seeds", default="", help="training seeds, such as 0,1,2")
@@ -29,6 +33,9 @@ def main() -> int:
     parser.add_argument("--data", default="", help="preflight: set or file of problems; default: the training set")
     parser.add_argument("--problems", type=int, default=64, help="preflight: problems at most")
     parser.add_argument("--workers", type=int, help="notebooks at a time; default: one per core")
+    parser.add_argument(
+        "--details", action="store_true", help="plan: parameters, tokens, disk; memory and hours of each arm"
+    )
     given = parser.parse_args()
     if given.command == "doctor":
         if given != parser.parse_args(["doctor", "--out", given.out]):
@@ -67,7 +74,7 @@ def run(given: argparse.Namespace) -> int:
         return redraw(cfg)
     from mgrpo_lib.experiment import machine, plan  # counts parameters, with torch
 
-    print(plan.report(cfg, machine.gpus()))
+    print(plan.report(cfg, machine.gpus(), given.details))
     return 0
 
 
@@ -75,10 +82,8 @@ def preflight(given: argparse.Namespace, settings: dict) -> int:
     """Sample an untrained model, and write and print what it can do."""
     from mgrpo_lib.experiment import machine, pipeline, plan, store
 
-    own = settings.get("model", "miniature") != "miniature"
-    profile = "own" if own and given.profile == "auto" else given.profile
     data = {"train_data": given.data} if given.data else {}
-    cfg = pipeline.configuration(profile, settings | data, out=given.out)
+    cfg = pipeline.configuration(given.profile, settings | data, out=given.out)
     name = next(iter(cfg.files), given.data) or cfg.train_data
     name = "blanks" if name == "miniature" else name
     pipeline.check_prompts(cfg, pipeline.check_data(cfg))
@@ -88,7 +93,7 @@ def preflight(given: argparse.Namespace, settings: dict) -> int:
     with store.only_one(cfg.results):
         base.train_base(cfg)
         records = preflight.preflight(cfg, name, given.problems)
-        page = pages.write_preflight(cfg, name, records, plan.report(cfg, machine.gpus()).splitlines()[0])
+        page = pages.write_preflight(cfg, name, records, plan.verdict(cfg, machine.gpus()))
     print(page.read_text(encoding="utf-8"), page, sep="\n")
     return 0
 

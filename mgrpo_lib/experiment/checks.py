@@ -210,7 +210,7 @@ def _data(cfg: Config):
         elif cfg.model == "miniature" and name not in {"miniature", *miniature.BENCHMARKS}:
             yield f"{setting}: {name!r} is text, and the model 'miniature' reads arithmetic alone; set model"
         elif cfg.model != "miniature" and name == "miniature":
-            yield f"{setting}: {name!r} is in the miniature's own signs; for {cfg.model} set train_data, and benchmarks too"
+            yield f"{setting}: {name!r} is in the miniature's own signs; for {cfg.model} take profile own, or set train_data and benchmarks"
     if cfg.train_problems == 0 and cfg.train_data in GENERATORS:
         yield f"train_problems 0 means all, and {cfg.train_data} has no end; give a number"
     for name in ("test_problems", "probe_problems"):

@@ -77,7 +77,7 @@ def obstacle(profile: str, out: str, tried: dict[str, dict], gpus: list[tuple[st
     """Say why a profile cannot run here, and the fix; empty if it can."""
     import yaml
 
-    from mgrpo_lib.experiment import machine, pipeline, plan
+    from mgrpo_lib.experiment import gpu, machine, pipeline, plan
     from mgrpo_lib.experiment.settings import ConfigError
 
     for name in (
@@ -88,7 +88,7 @@ def obstacle(profile: str, out: str, tried: dict[str, dict], gpus: list[tuple[st
         if "error" in tried[name]:
             return f"{tried[name]['error']}. Fix: {INSTALL}"
     free, unwritable = machine.disk(folder(out))
-    large = profile in pipeline.GPU_PROFILES
+    large = profile in gpu.GPU_PROFILES
     if unwritable:
         return f"nothing can be written in {folder(out)} ({unwritable}). Fix: OUT=another_folder"
     if large and not gpus:

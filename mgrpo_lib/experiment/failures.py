@@ -54,7 +54,7 @@ def _advice(kind: str, cfg: Config, checkpoint: Path | None) -> str:
         switches += [] if cfg.lora_rank else ["lora_rank=16"]
         switches += [] if cfg.load_in_4bit else ["load_in_4bit=true"]
         more = f"; or set {', '.join(switches)}" if switches else ""
-        return f"Lower one of {values}{more}. `make plan PROFILE={cfg.profile}` counts what each takes"
+        return f"Lower one of {values}{more}. `make plan PROFILE={cfg.source}` counts what each takes"
     elsewhere = "write elsewhere: OUT=folder (in a notebook: output_root)"
     if kind == "closed":
         return f"Make {cfg.results} writable, or {elsewhere}"

@@ -99,7 +99,7 @@ def list_jobs(cfg: Config, settings: dict[str, Any], workers: int = 1) -> list[J
             notebook=notebook,
             parameters=arguments(
                 NOTEBOOKS / f"{notebook}.ipynb",
-                {**settings, "profile": cfg.profile, "output_root": str(cfg.output), **own},
+                {**settings, "profile": cfg.source, "output_root": str(cfg.output), **own},
             ),
             output=cfg.results / "runs" / f"{name}.ipynb",
             manifest=manifest,
@@ -160,7 +160,7 @@ def _list_for_each_base(cfg: Config, settings: dict[str, Any], workers: int) -> 
             name=name,
             notebook=name,
             parameters=arguments(
-                NOTEBOOKS / f"{name}.ipynb", {**settings, "profile": cfg.profile, "output_root": str(cfg.output)}
+                NOTEBOOKS / f"{name}.ipynb", {**settings, "profile": cfg.source, "output_root": str(cfg.output)}
             ),
             output=cfg.results / "runs" / f"{name}.ipynb",
             manifest=cfg.results / "dose.json",

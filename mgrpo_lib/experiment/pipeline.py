@@ -15,12 +15,12 @@ from typing import Any
 
 from mgrpo_lib.experiment import data, fingerprints, machine, outcome, store
 from mgrpo_lib.experiment.assignments import parse_seeds
+from mgrpo_lib.experiment.gpu import check_memory, gpu_hint
 from mgrpo_lib.experiment.jobs import NOTEBOOKS, Job, check_notebook, list_jobs, notes, time_to_go
 from mgrpo_lib.experiment.progress import clock, say
 from mgrpo_lib.experiment.settings import ROOT, Config, ConfigError, load_config
 
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: the signal that a process gets when its parent ends
-GPU_PROFILES = {"t4": 14.5, "a100": 39.0, "paper": 79.0}  # GiB that each needs at least
 SECONDS_TO_END = 20  # of a notebook that is asked to end
 # Sampling on CPUs frees and asks for megabytes with every token. Returned to the system, they cost 2 to 7% of an evaluation
 KEEP_MEMORY = "glibc.malloc.mmap_threshold=33554432:glibc.malloc.trim_threshold=17179869184"
@@ -33,7 +33,7 @@ def reproduce(
     """Run what is missing of a profile's experiment and print the result table.
 
     Args:
-        profile: name in ``profiles/``, or ``auto``.
+        profile: name in ``profiles/``, a YAML file of one's own, or ``auto``.
         settings: settings that replace the profile's, in every arm.
         seeds: training seeds such as ``0,1,2``; empty: the profile's.
         out: folder of ``results/`` and ``figures/``; empty: ``out`` in the repository.
@@ -51,8 +51,8 @@ def reproduce(
         raise ConfigError(f"workers={workers}: at least one notebook must run at a time; leave it out for one per core")
     cfg = configuration(profile, settings, seeds, out)
     store.check_place(cfg.results)
-    if profile == "auto" and (hint := gpu_hint()):
-        say(hint)
+    if profile == "auto" and cfg.profile == "cpu" and (hint := gpu_hint()):
+        say(f"note: profile auto is cpu; {hint.removeprefix('note: ')}")
     for name in settings:
         if arms := [arm for arm, changes in cfg.arms.items() if name in changes]:
             say(f"note: {name}={settings[name]} also replaces what the profile sets for {', '.join(arms)}")
@@ -96,7 +96,8 @@ def _reproduce(cfg: Config, jobs: list[Job], workers: int) -> int:
 
 # ------------------------------------------------------------------------------------------------------ before a start
 def configuration(profile: str, settings: dict[str, Any], seeds: str = "", out: str = "") -> Config:
-    """Resolve the configuration of a whole experiment. Profile ``auto`` is ``cpu``: nobody should start hours on a GPU unasked.
+    """Resolve the configuration of a whole experiment. Profile ``auto`` is ``cpu``, as nobody should start hours on a GPU
+    unasked; or ``own``, where a model is named.
 
     Raises:
         ConfigError: a setting that cannot be used; the message says what to write instead.
@@ -105,21 +106,9 @@ def configuration(profile: str, settings: dict[str, Any], seeds: str = "", out: 
         if name in settings:
             raise ConfigError(f"{name!r} is not a setting of a whole experiment; it is chosen by {where}")
     own = {"seeds": parse_seeds(seeds)} if seeds else {}
-    return load_config(
-        "cpu" if profile == "auto" else profile, arm="base", **{**settings, **own}, output_root=out or None
-    )
-
-
-def gpu_hint() -> str:
-    """Name the largest profile planned for this machine's GPU, in a line; empty without such a GPU."""
-    name, memory = max(machine.gpus(), key=lambda gpu: gpu[1], default=("", 0.0))
-    allowed = [profile for profile, least in GPU_PROFILES.items() if memory >= least]
-    if not allowed:
-        return ""
-    what = f"PROFILE={allowed[-1]}"
-    return (
-        f"note: profile auto is cpu; {name} ({memory:.0f} GiB) allows {what}, which takes hours: see make plan {what}"
-    )
+    if profile == "auto":
+        profile = "cpu" if settings.get("model", "miniature") == "miniature" else "own"
+    return load_config(profile, arm="base", **{**settings, **own}, output_root=out or None)
 
 
 def default_workers(cfg: Config) -> int:
@@ -157,7 +146,7 @@ def check_model(cfg: Config) -> None:
     Raises:
         ConfigError: says how to get the model.
     """
-    pinned = load_config(cfg.profile, arm="base").model_content
+    pinned = load_config(cfg.source, arm="base").model_content
     if cfg.model_location and pinned and cfg.model_content != pinned:
         say(f"note: {cfg.model} is not the model of profile {cfg.profile} (content {pinned}): other numbers")
 
@@ -172,34 +161,6 @@ def check_prompts(cfg: Config, problems: list[dict]) -> None:
         from mgrpo_lib.experiment import prompts  # loads torch
 
         prompts.check_prompts(cfg, problems)
-
-
-def check_memory(cfg: Config) -> None:
-    """Refuse an experiment that exceeds the smallest GPU's memory, or the machine's without one, and warn if it is close.
-
-    Raises:
-        ConfigError: says what to lower.
-    """
-    if cfg.model == "miniature":
-        return
-    found = machine.gpus()
-    if not found and cfg.model_content and cfg.model_content == load_config(cfg.profile, arm="base").model_content:
-        return  # a profile with its own small model was made on CPUs
-    from mgrpo_lib.experiment import plan  # counts parameters, with torch
-
-    name, memory = min(found, key=lambda gpu: gpu[1], default=("a machine without a GPU", machine.memory()[0]))
-    where = f"{name} ({memory:.1f} GiB)"
-    try:
-        certain, likely = plan.fits(cfg, memory, reserve=False), plan.fits(cfg, memory)
-    except (ValueError, KeyError, AttributeError) as error:  # a model whose sizes cannot be told
-        say(f"note: memory is not planned: {error}")
-        return
-    if certain:
-        raise ConfigError(f"profile {cfg.profile} on {where} {certain}; see make plan PROFILE={cfg.profile}")
-    if likely:
-        say(f"note: memory may be short on {where}; if it is: {likely.removeprefix('does not fit: ')}")
-    if not found and cfg.profile in GPU_PROFILES:
-        say(f"note: profile {cfg.profile} is for a GPU; on CPUs it takes days, and in float32 up to twice the memory")
 
 
 # ------------------------------------------------------------------------------------------------------------- running

@@ -61,9 +61,9 @@ NF4_BYTES = 0.516  # of a weight: half a byte, and double-quantised scales of bl
 CONTEXT_GIB, FRAGMENTATION = 0.8, 0.2  # CUDA context and workspaces; share of what comes and goes that is lost
 TILE = 4096 * 32768  # logits that TRL's chunked head holds at a time (tokens x vocabulary)
 ASSUMPTIONS = f"""\
-Assumed: completions have {MEAN_LENGTH:.0%} of max_completion_length on average, and the longest of a batch reaches it; tokens of questions are
-estimated from the texts. {EFFICIENCY:.0%} of the GPU's peak and {BANDWIDTH:.0%} of its bandwidth are reached; one notebook runs at a time.
-Memory is an upper estimate; hours may be off by a factor of 2 (benchmarks/results/precision.md)."""
+Assumed: a completion has {MEAN_LENGTH:.0%} of max_completion_length on average, and the longest of a batch reaches it.
+{EFFICIENCY:.0%} of the GPU's peak and {BANDWIDTH:.0%} of its bandwidth are reached; one notebook runs at a time; downloads are not counted.
+Memory is an upper estimate; hours may be off by a factor of 2 (benchmarks/results/precision.md has measured steps)."""
 
 
 # ---------------------------------------------------------------------------------------- parameters, lengths, tokens
@@ -277,32 +277,64 @@ def nearest(name: str, gib: float) -> GPU | None:
     return min(same, key=lambda gpu: abs(gpu.memory - gib), default=None)
 
 
-def report(cfg: Config, gpus: list[tuple[str, float]]) -> str:
-    """Return the plan as text: whether it fits and how long it takes, a table of the arms, the assumptions.
+def verdict(cfg: Config, gpus: list[tuple[str, float]]) -> str:
+    """Return, in a line, whether an experiment fits, its memory, and its hours in all and of each arm.
 
     Args:
-        gpus: name and GiB of each of this machine's; with none, the plan is for a T4.
+        gpus: name and GiB of each of this machine's; with none, the plan is for the smallest of `GPUS` that it fits.
     """
-    name, gib = min(gpus, key=lambda gpu: gpu[1], default=GPUS[0][:2])
-    gpu, large = nearest(name, gib), cfg.model != "miniature"
+    if cfg.model == "miniature":
+        return (
+            f"profile {cfg.profile} on CPUs: fits; no GPU is needed, 2 GiB of memory per notebook; minutes on two cores"
+        )
+    name, gib = _smallest(cfg, gpus)
+    where = f"profile {cfg.profile} on {name} ({gib:.1f} GiB{'' if gpus else '; this machine has no GPU'})"
+    if advice := fits(cfg, gib):
+        return f"{where}: {advice}"
+    peak = max(max(memory(cfg.of_arm(arm)).values()) for arm in ("base", *cfg.arms))
+    said, gpu = f"{where}: fits. Planned: at most {peak:.1f} GiB", nearest(name, gib)
+    if gpu is None:
+        return f"{said}; the speed of this GPU is not known"
+    each = hours(cfg, gpu)
+    arms = ", ".join(f"{arm} {each[arm]:.1f}" for arm in cfg.arms)
+    total, seeds = sum(each.values()), f"{len(cfg.seeds)} seed{'s' * (len(cfg.seeds) > 1)}"
+    said += f", {total:.1f} hours" if total >= 0.1 else ", minutes"
+    return f"{said} for {seeds} ({arms})" if arms else said
+
+
+def _smallest(cfg: Config, gpus: list[tuple[str, float]]) -> tuple[str, float]:
+    """Name and GiB of the machine's smallest GPU, or else of the smallest planned one that an experiment fits."""
+    fitting = [gpu for gpu in GPUS if gpus or not fits(cfg, gpu.memory)] or GPUS
+    return min(gpus, key=lambda gpu: gpu[1], default=fitting[0][:2])
+
+
+def report(cfg: Config, gpus: list[tuple[str, float]], details: bool = False) -> str:
+    """Return the plan as text: the verdict in a line, what was measured before, the assumptions; on demand a table.
+
+    Args:
+        gpus: as for `verdict`.
+        details: whether to add parameters, tokens and disk, and each arm's steps, memory and hours.
+    """
+    large = cfg.model != "miniature"
+    lines = [verdict(cfg, gpus), timing.whole(cfg.profile), ASSUMPTIONS if large else ""]
+    lines += _details(cfg, gpus) if details else [f"Details: make plan PROFILE={cfg.source} DETAILS=1"]
+    return "\n".join(line for line in lines if line)
+
+
+def _details(cfg: Config, gpus: list[tuple[str, float]]) -> list[str]:
+    """A table of the arms, and what it says."""
     runs = [cfg.of_arm(arm) for arm in ("base", *cfg.arms)]
     table = pd.DataFrame({"arm": run.arm, "trained parameters": trainable(run), "steps": steps(run)} for run in runs)
     table["tokens sampled"], table["tokens read"] = zip(*(tokens_per_step(run) for run in runs), strict=True)
     table[["tokens sampled", "tokens read"]] = table[["tokens sampled", "tokens read"]].mul(table["steps"], axis=0)
-    answer = "CPUs: fits; no GPU is needed, 2 GiB of memory per notebook; minutes on two cores"
-    if large:
-        table["GPU GiB"] = [max(memory(run).values()) for run in runs]
-        answer = f"{name} ({gib:.1f} GiB{'' if gpus else '; this machine has no GPU'}): "
-        answer += fits(cfg, gib) or f"fits, with at most {table['GPU GiB'].max():.1f} GiB"
-    if large and gpu:
-        table["hours"] = hours(cfg, gpu).values()
-        answer += "" if "not fit" in answer else f"; about {table['hours'].sum():.1f} hours, {len(cfg.seeds)} seed(s)"
+    lines = [f"{cfg.model}: {model_of(cfg).parameters:,} parameters. Tokens of questions are estimated from the texts."]
+    if cfg.model != "miniature":
+        for phase in ("training", "sampling", "evaluation"):
+            table[f"{phase}, GiB"] = [memory(run).get(phase, float("nan")) for run in runs]
+        gpu = nearest(*_smallest(cfg, gpus))
+        if gpu:
+            table["hours"] = hours(cfg, gpu).values()
+        lines.append(f"Disk: {disk(cfg):.1f} GB for checkpoints and trained weights, beside the model itself.")
     formats = dict.fromkeys(table.columns[1:5], "{:,.0f}".format) | dict.fromkeys(table.columns[5:], "{:.1f}".format)
-    lines = [
-        f"profile {cfg.profile} on {answer}",
-        f"{cfg.model}: {model_of(cfg).parameters:,} parameters. Steps and tokens are of one seed, hours of all, with evaluation:",
-        table.to_string(index=False, formatters=formats),
-        timing.whole(cfg.profile),
-        ASSUMPTIONS,
-    ]
-    return "\n".join(line for line in lines if line)
+    lines.append("Planned steps and tokens are of one seed; hours are of all seeds, with evaluation and controls:")
+    return [*lines, table.to_string(index=False, formatters=formats, na_rep="-")]

@@ -5,15 +5,18 @@ training settings are those of `mgrpo_lib.method.settings`, declared and checked
 An unknown name or a wrong type stops the run before any work, with the nearest valid name.
 """
 
-import functools
-from copy import deepcopy
+import contextlib
 from dataclasses import MISSING, fields
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, create_model, field_validator
 
+from mgrpo_lib.experiment import profiles
+from mgrpo_lib.experiment.profiles import ConfigError as ConfigError
+from mgrpo_lib.experiment.profiles import from_repository as from_repository
+from mgrpo_lib.experiment.profiles import profile_names as profile_names
 from mgrpo_lib.experiment.versions import ROOT as ROOT
 from mgrpo_lib.method.prompts import PHRASES, Prompt, chat_prompt
 from mgrpo_lib.method.settings import MGRPOSettings
@@ -23,10 +26,6 @@ from mgrpo_lib.tasks.names import nearest
 OUT = "out"  # where results go unless asked otherwise: in the repository, and ignored by git
 GENERATORS = {"miniature": miniature, "sums": sums}  # training sets that are made and not read, each with its test sets
 GENERATED = {name: module for module in GENERATORS.values() for name in module.SETS}
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message names the fix."""
 
 
 class _Settings(BaseModel):
@@ -148,7 +147,7 @@ class EvalSettings(_Settings):
 class Config(ModelSettings, TrainSettings, EvalSettings):
     """One run: a profile, an arm, a seed, and every setting resolved."""
 
-    profile: str = Field(description="name of a file in profiles/")
+    profile: str = Field(description="name of a file in profiles/, or of a YAML file of your own, without .yaml")
     arm: str = Field("mgrpo", description="base, or an arm of the profile")
     seed: int = Field(0, ge=0, description="of the training run")
     seeds: list[int] = Field([0], min_length=1, description="seeds of the whole experiment")
@@ -174,6 +173,7 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
     _overrides: dict[str, Any] = {}
     _files: dict[str, Path] = {}
     _model_folder: Path | None = None
+    _profile_file: Path | None = None
 
     @property
     def template(self) -> str:
@@ -185,6 +185,11 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
         return miniature.prompt(question) if self.model == "miniature" else chat_prompt(question, self.system_prompt)
 
     # ------------------------------------------------------------------------------------------ where things are
+    @property
+    def source(self) -> str:
+        """What `load_config` takes for this profile: its name, or the path of a file of the user's own."""
+        return str(self._profile_file or self.profile)
+
     @property
     def output(self) -> Path:
         return from_repository(self.output_root)
@@ -230,44 +235,35 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
         if self.model_content and self._model_folder is None:
             raise ConfigError(
                 f"profile {self.profile} needs the folder of {self.model} (content {self.model_content}); the head of "
-                f"profiles/{self.profile}.yaml says how to make it. Then set model to it (for make: MODEL=folder). A hub id "
+                f"its file in profiles/ says how to make it. Then set model to it (for make: MODEL=folder). A hub id "
                 "such as MODEL=owner/name works too, and gives other numbers"
             )
         return str(self._model_folder or self.model)
 
     def of_arm(self, arm: str, seed: int | None = None) -> "Config":
         """The same experiment with another arm (and seed)."""
-        return load_config(self.profile, **{**self._overrides, "arm": arm, "seed": self.seed if seed is None else seed})
+        return load_config(self.source, **{**self._overrides, "arm": arm, "seed": self.seed if seed is None else seed})
 
     def of_base(self, base: str) -> "Config":
         """The same experiment with one of the profile's base models."""
-        return load_config(self.profile, **{**self._overrides, "arm": self.arm, "seed": self.seed, "base": base})
+        return load_config(self.source, **{**self._overrides, "arm": self.arm, "seed": self.seed, "base": base})
 
     def at_hand(self, what: str) -> "Config":
         """The same experiment where `what` is, such as ``summary.json``: in its own folder, or else as committed."""
         if (self.results / what).exists():
             return self
-        return load_config(self.profile, **{**self._overrides, "arm": self.arm, "seed": self.seed, "output_root": "."})
+        return load_config(self.source, **{**self._overrides, "arm": self.arm, "seed": self.seed, "output_root": "."})
 
     def settings(self, stage: type[_Settings]) -> dict[str, Any]:
         """The settings of one stage, as plain data."""
         return self.model_dump(include=set(stage.model_fields))
 
 
-def profile_names() -> list[str]:
-    return sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
-
-
-def from_repository(path: str) -> Path:
-    """A path of the user's; a relative one counts from the repository, for notebooks and commands alike."""
-    return (ROOT / Path(path).expanduser()).resolve()
-
-
 def load_config(profile: str, **overrides: Any) -> Config:
     """Resolve the configuration of one run.
 
     Args:
-        profile: name of a file in ``profiles/``.
+        profile: name of a file in ``profiles/``, or the path of a YAML file, whose stem is the profile's name.
         overrides: any setting of `Config`; ``None`` means: as the profile says.
 
     Raises:
@@ -276,15 +272,14 @@ def load_config(profile: str, **overrides: Any) -> Config:
     """
     from mgrpo_lib.experiment import checks  # it needs the names above
 
-    if profile not in profile_names():
-        raise ConfigError(f"unknown profile {profile!r}; {nearest(str(profile), profile_names())}")
-    base = _profile(profile)
+    profile, file = profiles.find(str(profile))
+    base = profiles.content(file)
     overrides = {name: value for name, value in overrides.items() if value is not None}
     if "match_tokens_of" in overrides:
         raise ConfigError(
             "match_tokens_of belongs into an arm's line of the profile; given for all arms they would wait for each other"
         )
-    _check_names(base, list(Config.model_fields), f"profiles/{profile}.yaml")
+    _check_names(base, list(Config.model_fields), profiles.short(file))
     _check_names(overrides, list(Config.model_fields), "parameters")
     arms = overrides.get("arms", base.get("arms", {}))
     if not isinstance(arms, dict) or not all(isinstance(changes, dict) for changes in arms.values()):
@@ -295,6 +290,10 @@ def load_config(profile: str, **overrides: Any) -> Config:
     for name, changes in arms.items():
         _check_names(changes, list(TrainSettings.model_fields), f"arm {name}, which may change training settings alone")
     bases, start = overrides.get("bases", base.get("bases", {})), overrides.get("base", "")
+    if not isinstance(bases, dict) or not all(isinstance(changes, dict) for changes in bases.values()):
+        raise ConfigError(
+            f"bases is {bases!r}; write each with the model settings it changes, such as {{one: {{base_steps: 9}}}}"
+        )
     if start and start not in bases:
         raise ConfigError(f"unknown base {start!r} in profile {profile!r}; {nearest(str(start), list(bases))}")
     for name, changes in bases.items():
@@ -305,23 +304,9 @@ def load_config(profile: str, **overrides: Any) -> Config:
     except ValidationError as error:
         raise ConfigError("; ".join(_sentence(e) for e in error.errors())) from None
     cfg = checks.checked(cfg, base.get("model"), overrides.get("model_content"))
+    cfg._profile_file = None if profile in profile_names() else file
     cfg._overrides = {name: value for name, value in overrides.items() if name not in ("arm", "seed")}
     return cfg
-
-
-def _profile(name: str) -> dict[str, Any]:
-    """The settings in a profile's file, over those of the profile that it names with ``extends``."""
-    try:
-        content = deepcopy(_parsed((ROOT / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise ConfigError(f"profiles/{name}.yaml: {problem}; write texts with a backslash in 'single quotes'") from None
-    return {**(_profile(content.pop("extends")) if "extends" in content else {}), **content}
-
-
-@functools.cache
-def _parsed(text: str) -> dict[str, Any]:
-    return yaml.safe_load(text)
 
 
 def _check_names(values: dict[str, Any], valid: list[str], where: str) -> None:
@@ -332,5 +317,12 @@ def _check_names(values: dict[str, Any], valid: list[str], where: str) -> None:
 
 def _sentence(error: dict) -> str:
     name, given = ".".join(str(part) for part in error["loc"]), error["input"]
-    fix = f"; write [{given}]" if error["type"] == "list_type" and isinstance(given, str | int | float) else ""
+    fix = ""
+    if error["type"] == "list_type" and isinstance(given, str | int | float):
+        fix = f"; write [{given}]"
+    elif error["type"] == "float_type" and isinstance(given, str):  # YAML reads 1e-4 as a text
+        with contextlib.suppress(InvalidOperation):
+            fix = f"; write {Decimal(given):f}"
+    elif error["type"] == "string_type" and isinstance(given, int | float):
+        fix = f"; write '{given}' in quotes"
     return f"setting {name!r} is {given!r} ({type(given).__name__}): {error['msg'][0].lower()}{error['msg'][1:]}{fix}"

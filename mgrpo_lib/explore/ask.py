@@ -15,6 +15,7 @@ import torch
 from mgrpo_lib.experiment import fingerprints, store
 from mgrpo_lib.experiment.evaluate import Evaluator, all_problems, two_attempts
 from mgrpo_lib.experiment.models import MINIATURE, limit_threads, load_base, load_tokenizer
+from mgrpo_lib.experiment.profiles import KINDS
 from mgrpo_lib.experiment.settings import OUT, ROOT, Config, ConfigError, from_repository, load_config
 from mgrpo_lib.explore.explorer import Attempts
 from mgrpo_lib.method.prompts import PHRASES, phrase_text, text_problem
@@ -32,8 +33,8 @@ def load(model: str | Path | Config = "cpu", adapter: str | None = None, **setti
     """Load a model that can be asked.
 
     Args:
-        model: a profile, for its trained MGRPO model (that of ``cpu`` comes with the repository); ``base``, for the
-            untrained miniature; the folder of a run (``results/<profile>/runs/<run>``); a hub id, or a folder with a
+        model: a profile or its file, for its trained MGRPO model (that of ``cpu`` comes with the repository); ``base``, for
+            the untrained miniature; the folder of a run (``results/<profile>/runs/<run>``); a hub id, or a folder with a
             language model; or a configuration, for its trained arm and seed.
         adapter: folder or hub id of a LoRA adapter for a language model.
         settings: of `mgrpo_lib.experiment.settings.Config`, for any model but a configuration: ``system_prompt``,
@@ -47,6 +48,9 @@ def load(model: str | Path | Config = "cpu", adapter: str | None = None, **setti
     if isinstance(model, Config):
         alone = model.model == MINIATURE and not model.lora_rank and fingerprints.finished_run(model)
         return _miniature(model, model.run_folder / "model") if alone else Evaluator.load(model)
+    if Path(model).suffix in KINDS:
+        cfg = load_config(str(model), **settings)
+        return load(cfg.of_arm(cfg.arm, cfg.seeds[0]))
     name, runs = str(model), trained_runs()
     if name == "base":
         return _miniature(load_config("cpu", arm="base", **settings), miniature.SHIPPED)

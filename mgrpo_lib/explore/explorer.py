@@ -16,6 +16,7 @@ from IPython.display import HTML
 from rapidfuzz.distance import Levenshtein
 
 from mgrpo_lib.experiment import store
+from mgrpo_lib.experiment.profiles import KINDS
 from mgrpo_lib.experiment.settings import load_config, profile_names
 from mgrpo_lib.method.prompts import phrase_text
 from mgrpo_lib.report.tables import NAMES, name_of
@@ -190,7 +191,7 @@ def results_folder(results: str | Path) -> Path:
         FileNotFoundError: it holds no records; the message names the nearest profile.
     """
     folder = Path(results).expanduser()
-    if not (folder / "records").is_dir() and str(results) in profile_names():
+    if not (folder / "records").is_dir() and (str(results) in profile_names() or folder.suffix in KINDS):
         folder = load_config(str(results), arm="base").at_hand("records").results
     if not any(folder.glob("records/*.json")):
         raise FileNotFoundError(

@@ -150,7 +150,7 @@ def is_reference(cfg: Config) -> bool:
     if cfg.profile not in shown or cfg.output != ROOT:
         return False
     key = fingerprints.dose_key if cfg.bases else fingerprints.summary_key
-    return key(cfg) == key(load_config(cfg.profile, arm="base"))
+    return key(cfg) == key(load_config(cfg.source, arm="base"))
 
 
 def write_preflight(cfg: Config, name: str, rows: list[dict], cost: str) -> Path:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mgrpo_lib.experiment import doctor, machine, pipeline, plan, store
+from mgrpo_lib.experiment import doctor, gpu, machine, plan, store
 from mgrpo_lib.experiment.settings import ROOT
 
 GIB = 2**30
@@ -52,7 +52,7 @@ def test_a_good_machine_can_run_the_profiles_for_cpus_and_no_more(told):
     code, text = told()
     verdict = text.splitlines()[0]
     assert code == 0 and verdict.startswith("Can run here: ablation, cpu, dose, own, smoke;")
-    for profile in pipeline.GPU_PROFILES:
+    for profile in gpu.GPU_PROFILES:
         assert "no GPU" in reason(text, profile) and profile in verdict.split(";")[1]
     assert "MODEL=folder" in reason(text, "smollm2") and "one kernel" in text
 

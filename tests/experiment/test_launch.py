@@ -1,12 +1,16 @@
-"""The command line in two processes trains the notebook's run, with the weights cut among the processes (FSDP) too."""
+"""The command line in two processes trains the notebook's run, also with weights (FSDP) or Adam states (DeepSpeed) cut among them."""
 
 import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from safetensors.torch import load_file
 
 from mgrpo_lib.experiment import fingerprints, store, train
@@ -16,9 +20,7 @@ from mgrpo_lib.method.prompts import PHRASES
 
 # what `accelerate launch` starts on several GPUs; on CPUs alone it would start MPI, which is not installed
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-# the file for several GPUs, with their number changed as its comment says
-FSDP = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "launch" / "fsdp2.yaml")]
-FSDP += ["--num_processes", "2", str(ROOT / "tests" / "experiment" / "fsdp_on_cpu.py")]
+SHARDED = str(ROOT / "tests" / "experiment" / "sharded_on_cpu.py")
 LORA = "base_steps=0 lora_rank=8 learning_rate=1e-2 micro_batch_size=4 gradient_checkpointing=true checkpoint_steps=2"
 
 
@@ -56,9 +58,13 @@ def run_arguments(out) -> list[str]:
     return ["--profile", "smoke", "--arm", "mgrpo", "--out", str(out), "--set", *LORA.split()]
 
 
-def fsdp(out, dtype: str, stop: int = -1) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    call = [*FSDP, str(out / "report.json"), dtype, str(stop), *run_arguments(out)]
+def sharded(kind: str, out, dtype: str, stop: int = -1) -> subprocess.CompletedProcess:
+    """The run with a file of ``launch/``, for two processes as its comment says; interrupted in step `stop`."""
+    packages = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(packages)}
+    environment["DS_ACCELERATOR"] = "cpu"  # read by DeepSpeed alone
+    call = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ROOT / "launch" / f"{kind}.yaml")]
+    call += ["--num_processes", "2", SHARDED, str(out / "report.json"), dtype, str(stop), *run_arguments(out)]
     return subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200)
 
 
@@ -69,14 +75,22 @@ def what_it_left(out) -> tuple[dict, list[dict], dict]:
     return store.read_json(folder / "run.json"), store.read_jsonl(folder / "metrics.jsonl"), adapter
 
 
+NO_DEEPSPEED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+
+
 @pytest.mark.slow
-def test_with_fsdp_a_run_goes_on_from_its_checkpoint_and_has_the_numbers_of_whole_models(plain, tmp_path):
-    stopped = fsdp(tmp_path, "float32", stop=3)
+@pytest.mark.parametrize("kind", ["fsdp2", pytest.param("zero2", marks=NO_DEEPSPEED)])
+def test_cut_among_processes_a_run_goes_on_from_its_checkpoint_and_has_the_numbers_of_whole_models(
+    kind, plain, tmp_path
+):
+    stopped = sharded(kind, tmp_path, "float32", stop=3)
     assert stopped.returncode != 0 and "stopped by the test" in stopped.stderr, stopped.stderr[-4000:]
-    done = fsdp(tmp_path, "float32")
+    done = sharded(kind, tmp_path, "float32")
     assert done.returncode == 0 and "goes on from checkpoint-2" in done.stdout, (done.stdout + done.stderr)[-4000:]
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["type"] == "FSDP" and report["share"] == pytest.approx(0.5, abs=0.01), "the weights are not cut"
+    assert report["type"] == {"fsdp2": "FSDP", "zero2": "DEEPSPEED"}[kind]
+    assert report["share"] == pytest.approx(0.5, abs=0.01), "nothing is cut"
+    assert kind == "fsdp2" or (report["stage"], report["clipping"]) == (2, 1.0)
     (manifest, metrics, adapter), (expected, expected_metrics, expected_adapter) = map(what_it_left, (tmp_path, plain))
     for name in ("key", "steps", "processes", "train_tokens", "processed_tokens", "trainable_parameters"):
         assert manifest[name] == expected[name], name
@@ -95,7 +109,7 @@ def test_with_fsdp_a_run_goes_on_from_its_checkpoint_and_has_the_numbers_of_whol
 
 @pytest.mark.slow
 def test_with_fsdp_bfloat16_weights_train_adapters_in_float32(plain, tmp_path):
-    done = fsdp(tmp_path, "bfloat16")
+    done = sharded("fsdp2", tmp_path, "bfloat16")
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["type"] == "FSDP" and report["frozen"] == ["torch.bfloat16"]
@@ -104,6 +118,20 @@ def test_with_fsdp_bfloat16_weights_train_adapters_in_float32(plain, tmp_path):
     assert manifest["steps"] == expected["steps"] and adapter.keys() == expected_adapter.keys()
     assert {weight.dtype for weight in adapter.values()} == {torch.float32}
     assert manifest["weight_change"] == pytest.approx(expected["weight_change"], rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["fsdp2", "zero2"])
+def test_accelerate_understands_the_launch_files(kind, monkeypatch):
+    file = ROOT / "launch" / f"{kind}.yaml"
+    given = load_config_from_file(str(file)).to_dict()
+    assert given["distributed_type"] == {"fsdp2": "FSDP", "zero2": "DEEPSPEED"}[kind]
+    call = ["--config_file", str(file), "--num_processes", "2", "-m", "mgrpo_lib.experiment.train", "--arm", "mgrpo"]
+    args, *_ = _validate_launch_command(launch_command_parser().parse_args(call))
+    assert args.num_processes == 2 and args.training_script == "mgrpo_lib.experiment.train"
+    own = yaml.safe_load(file.read_text(encoding="utf-8"))[{"fsdp2": "fsdp_config", "zero2": "deepspeed_config"}[kind]]
+    for name, value in own.items():
+        name = name if kind == "zero2" else f"fsdp_{name.removeprefix('fsdp_')}"
+        assert str(getattr(args, name)).lower() == str(value).lower(), f"accelerate drops {name}"
 
 
 @pytest.mark.parametrize(

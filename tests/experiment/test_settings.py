@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from mgrpo_lib.experiment import settings
+from mgrpo_lib.experiment import profiles
 from mgrpo_lib.experiment.assignments import parse_assignments, parse_seeds
 from mgrpo_lib.experiment.settings import (
     ROOT,
@@ -160,7 +160,7 @@ def test_a_known_phrase_has_one_name():
     ],
 )
 def test_a_profile_whose_texts_lost_their_backslash_is_refused(text, named, tmp_path, monkeypatch):
-    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    monkeypatch.setattr(profiles, "ROOT", tmp_path)
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "own.yaml").write_text(
         f"model: owner/name\ntrain_data: sums\nbenchmarks: [sums]\n{text}\n"

@@ -1,5 +1,5 @@
-"""Run by `test_launch.py` in place of `-m mgrpo_lib.experiment.train`, with the same arguments after three of its own: FSDP in
-processes without a GPU.
+"""Run by `test_launch.py` in place of `-m mgrpo_lib.experiment.train`, with the same arguments after three of its own: FSDP and
+DeepSpeed in processes without a GPU.
 
 On CPUs accelerate takes plain DDP, whatever its configuration says. Here it is told that they are GPUs; everything else,
 from the configuration to the files of the run, is what the command line does.
@@ -51,14 +51,19 @@ def main(report: str, dtype: str, stop: str) -> int:
         models.compute_dtype = train.compute_dtype = lambda cpu, wanted="auto": (torch.bfloat16, "bfloat16: for a test")
     failed = train.main()
     (trainer,) = trainers
-    parameters = list(trainer.model.parameters())
+    parameters, engine = list(trainer.model.parameters()), trainer.model_wrapped
     if not failed and trainer.accelerator.is_main_process:
         found = {
             "type": trainer.accelerator.distributed_type.value,
-            "share": sum(p.to_local().numel() for p in parameters) / sum(p.numel() for p in parameters),
             "frozen": sorted({str(p.dtype) for p in parameters if not p.requires_grad}),
-            "policy": str(trainer.accelerator.state.fsdp_plugin.mixed_precision_policy),
         }
+        if found["type"] == "DEEPSPEED":  # weights that this process holds Adam's states of
+            own = sum(part.numel() for part in engine.optimizer.single_partition_of_fp32_groups)
+            found |= {"share": own / sum(p.numel() for p in parameters if p.requires_grad)}
+            found |= {"stage": engine.zero_optimization_stage(), "clipping": engine.gradient_clipping()}
+        else:
+            found |= {"share": sum(p.to_local().numel() for p in parameters) / sum(p.numel() for p in parameters)}
+            found |= {"policy": str(trainer.accelerator.state.fsdp_plugin.mixed_precision_policy)}
         with open(report, "w", encoding="utf-8") as file:
             json.dump(found, file)
     return failed
