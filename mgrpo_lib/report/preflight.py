@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from mgrpo_lib.experiment import store
-from mgrpo_lib.experiment.settings import ROOT, Config
+from mgrpo_lib.experiment.settings import ROOT, Config, load_config
 from mgrpo_lib.report import dose, style
 from mgrpo_lib.report.statistics import accuracy_interval, estimate
 from mgrpo_lib.report.theory import half_after
@@ -88,6 +88,24 @@ def take_off(
     rates = store.read_json(reference)["rates"]
     ends = [min(max(end, 1e-6), 1 - 1e-6) for end in (rate[0], *rate[1])]
     return {name: [half_after(end, rates[name], group, adam) for end in ends] for name, adam in dose.THEORIES.items()}
+
+
+def committed(results: Path = ROOT / "results") -> list[dict[str, Any]]:
+    """Return what the committed preflights of language models found: ``model, set, tokens`` at most, `facts` and `take_off`.
+
+    Their take-off is that of as many corrections as the miniature's curve was measured with.
+    """
+    rows = []
+    for manifest in sorted(results.glob("*/preflight/*.json")):
+        base = store.read_json(results / manifest.parts[-3] / "runs" / "base" / "run.json")
+        if base["params"]["model"] == "miniature":
+            continue
+        records = store.read_records(manifest, store.read_json(manifest)["key"])
+        found, name = facts(records), manifest.stem.removeprefix("base-")
+        steps = take_off(found["fix"], load_config("dose").num_corrections)["Adam"] if found["fix"] else None
+        tokens = max(max(one["tokens_1"] + one["tokens_2"]) for one in records)
+        rows.append({"model": base["params"]["model"], "set": name, "tokens": tokens, "found": found, "steps": steps})
+    return rows
 
 
 def figure(cfg: Config, name: str, found: dict, reference: Path = REFERENCE) -> plt.Figure:
