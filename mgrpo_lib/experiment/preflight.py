@@ -17,6 +17,7 @@ from mgrpo_lib.experiment.progress import say
 from mgrpo_lib.experiment.settings import GENERATED, Config
 from mgrpo_lib.experiment.store import finished, read_records, write_records
 from mgrpo_lib.experiment.versions import CURRENT
+from mgrpo_lib.method.prompts import plain_turns
 from mgrpo_lib.tasks.benchmarks import TRAINING_SETS
 from mgrpo_lib.tasks.decontamination import draw
 
@@ -52,13 +53,18 @@ def preflight(cfg: Config, name: str, count: int) -> list[dict]:
 
     Returns:
         A record for each problem: ``id, gold``, for each of G drafts and H corrections ``answer, correct, tokens,
-        truncated`` as lists ``..._1`` and ``..._2``, and of both greedy attempts the same as ``greedy_1``, ``greedy_2``.
+        truncated, boxed`` as lists ``..._1`` and ``..._2``, and of both greedy attempts the same as ``greedy_1``, ``greedy_2``.
     """
     manifest, key = manifest_of(cfg, name), preflight_key(cfg, name, count)
     if finished(manifest, key):
         return read_records(manifest, key)
     start, evaluator, rows = time.monotonic(), Evaluator.load(cfg), problems(cfg, name, count)
     say(f"preflight of {cfg.run_name} on {name}: {len(rows)} problems")
+    if cfg.template == "chat" and evaluator.tokenizer.chat_template == plain_turns(evaluator.tokenizer):
+        say(
+            f"note: {cfg.model} has no chat template, so its prompts are plain turns; if it is a chat model, set chat_template "
+            "in its tokenizer_config.json"
+        )
     torch.manual_seed(int(key, 16) % 2**32)
     records = sampled(evaluator, rows, cfg.num_generations, cfg.num_corrections)
     greedy = [evaluator.grade(rows, ids) for ids in evaluator.both_attempts(rows)]
@@ -88,7 +94,8 @@ def sampled(evaluator: Evaluator, rows: list[dict], drafts: int, corrections: in
 
 
 def _facts(grade: dict) -> dict:
-    return {field: grade[field] for field in ("answer", "correct", "tokens", "truncated")}
+    in_box = grade["answer"] is not None and r"\boxed" in grade["text"]  # the verifier also reads answers in prose
+    return {field: grade[field] for field in ("answer", "correct", "tokens", "truncated")} | {"boxed": in_box}
 
 
 def fix_rate(records: list[dict]) -> float:

@@ -20,6 +20,7 @@ from mgrpo_lib.method import logged
 from mgrpo_lib.method.prompts import phrase_text
 from mgrpo_lib.method.settings import BudgetSettings, MGRPOSettings
 from mgrpo_lib.report import dose, preflight, records, style, summary, tables, typeset, verdicts
+from mgrpo_lib.report.theory import NEVER
 
 # marked places of README.md and docs/*.md: the template, and the committed experiments that fill it; none: the code does
 BLOCKS = {
@@ -31,6 +32,7 @@ BLOCKS = {
     "smollm2": ("llm", ("smollm2",)),
     "smollm2_nf4": ("nf4", ("smollm2_nf4",)),
     "dose": ("dose", ("dose",)),
+    "preflights": ("preflights", ("smollm2_gpu",)),
     "cost": ("cost", ("cpu", "smollm2", "smollm2_gpu")),
     "settings": ("settings", ()),
     "metrics": ("metrics", ()),
@@ -54,11 +56,13 @@ def _templates() -> jinja2.Environment:
         tables.name_of,
         typeset.markdown,
         typeset.escaped,
+        late,
         listed,
+        share,
         times,
     ):
         found.filters[function.__name__] = function
-    found.globals |= {"dose_table": dose.table, "logged": logged}
+    found.globals |= {"dose_table": dose.table, "logged": logged, "preflights": preflight.committed}
     for function in (
         tables.variants_table,
         verdicts.at_equal_tokens,
@@ -87,6 +91,16 @@ def listed(words: list) -> str:
 def times(ratio: float) -> str:
     """Write ``1.257`` as ``1.3x``."""
     return f"{ratio:.1f}x"
+
+
+def share(found: tuple | None, sign: bool = False) -> str:
+    """Write a share with its interval, as `preflight.facts` has them; "-" for None."""
+    return tables.percent(*found, sign) if found else "-"
+
+
+def late(step: int | None) -> str:
+    """Write a step of take-off; None: later than the theory looks."""
+    return f"more than {NEVER:,}" if step is None else f"{step:,}"
 
 
 # ---------------------------------------------------------------------------------------------- templates

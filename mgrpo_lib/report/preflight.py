@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from mgrpo_lib.experiment import store
-from mgrpo_lib.experiment.settings import ROOT, Config
+from mgrpo_lib.experiment.settings import ROOT, Config, load_config
 from mgrpo_lib.report import dose, style
 from mgrpo_lib.report.statistics import accuracy_interval, estimate
 from mgrpo_lib.report.theory import half_after
@@ -15,16 +15,35 @@ from mgrpo_lib.report.theory import half_after
 REFERENCE = ROOT / "results" / "dose" / "dose.json"  # the miniature's curve
 
 
-def facts(records: list[dict]) -> dict[str, Any]:
-    """Return shares with intervals, each ``(share, (low, high))``; None where no problem shows it.
+# of one completion: its scores, and what they hang on. The verifier, and so the reward, reads answers in prose too
+SCORES = {
+    "strict": lambda one: one["correct"] and one["boxed"],
+    "lenient": lambda one: one["correct"],
+    "boxed": lambda one: one["boxed"],
+    "answered": lambda one: one["answer"] is not None,
+    "truncated": lambda one: one["truncated"],
+}
 
-    ``fix`` is of the corrections of wrong first drafts: of all, and of those that were ``complete`` (with an answer and an
-    end) or ``unfinished``, since finishing a draft is no correction. ``second_try`` are other drafts of the same
-    problems, sampled without seeing the first; ``look_minus_try`` is the paired difference.
+
+def attempts(record: dict, k: int) -> list[dict]:
+    """Return the sampled attempts k of a record, each as the facts of one completion."""
+    names = ("answer", "correct", "truncated", "boxed")
+    columns = {"boxed": [True] * len(record[f"correct_{k}"])}  # of the miniature: older records do not say
+    columns |= {name: record[f"{name}_{k}"] for name in names if f"{name}_{k}" in record}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def facts(records: list[dict]) -> dict[str, Any]:
+    """Return shares with intervals, each ``(share, (low, high))``; None where fewer than two problems show it.
+
+    ``scores`` holds, for each of `SCORES`, the share of greedy attempts 1 and 2, then of sampled attempts 1 and 2. ``fix`` is
+    of the corrections of wrong first drafts: of all, and of those that were ``complete`` (an answer in a box, and an end) or
+    ``unfinished``, since finishing a draft is no correction. ``second_try`` are other drafts of the same problems, sampled
+    without seeing the first; ``look_minus_try`` is the paired difference.
     """
     wrong = [one for one in records if not one["correct_1"][0]]
     right = [one for one in records if one["correct_1"][0]]
-    complete = [one for one in wrong if one["answer_1"][0] is not None and not one["truncated_1"][0]]
+    complete = [one for one in wrong if (draft := attempts(one, 1)[0])["boxed"] and not draft["truncated"]]
     unfinished = [one for one in wrong if one not in complete]
     look = np.array([np.mean(one["correct_2"]) for one in wrong])
     again = np.array([np.mean(one["correct_1"][1:]) for one in wrong])
@@ -33,19 +52,19 @@ def facts(records: list[dict]) -> dict[str, Any]:
         values = np.array([value(one) for one in rows], dtype=float)
         return (float(values.mean()), accuracy_interval(values, rare=True)) if len(values) > 1 else None
 
+    def scores(score) -> list[tuple | None]:
+        greedy = [share(records, lambda one, k=k: score({"boxed": True} | one[f"greedy_{k}"])) for k in (1, 2)]
+        return greedy + [
+            share(records, lambda one, k=k: np.mean([score(each) for each in attempts(one, k)])) for k in (1, 2)
+        ]
+
     difference = estimate(look - again) if len(wrong) > 1 else None
     return {
         "problems": len(records),
         "wrong_drafts": len(wrong),
         "drafts": len(records[0]["correct_1"]),
         "corrections": len(records[0]["correct_2"]),
-        **{f"greedy_{k}": share(records, lambda one, k=k: one[f"greedy_{k}"]["correct"]) for k in (1, 2)},
-        **{f"sampled_{k}": share(records, lambda one, k=k: np.mean(one[f"correct_{k}"])) for k in (1, 2)},
-        **{
-            f"boxed_{k}": share(records, lambda one, k=k: np.mean([a is not None for a in one[f"answer_{k}"]]))
-            for k in (1, 2)
-        },
-        **{f"truncated_{k}": share(records, lambda one, k=k: np.mean(one[f"truncated_{k}"])) for k in (1, 2)},
+        "scores": {name: scores(score) for name, score in SCORES.items()},
         **{f"signal_{k}": share(records, lambda one, k=k: 0 < np.mean(one[f"correct_{k}"]) < 1) for k in (1, 2)},
         "fix": share(wrong, lambda one: np.mean(one["correct_2"])),
         "fix_complete": share(complete, lambda one: np.mean(one["correct_2"])),
@@ -69,6 +88,24 @@ def take_off(
     rates = store.read_json(reference)["rates"]
     ends = [min(max(end, 1e-6), 1 - 1e-6) for end in (rate[0], *rate[1])]
     return {name: [half_after(end, rates[name], group, adam) for end in ends] for name, adam in dose.THEORIES.items()}
+
+
+def committed(results: Path = ROOT / "results") -> list[dict[str, Any]]:
+    """Return what the committed preflights of language models found: ``model, set, tokens`` at most, `facts` and `take_off`.
+
+    Their take-off is that of as many corrections as the miniature's curve was measured with.
+    """
+    rows = []
+    for manifest in sorted(results.glob("*/preflight/*.json")):
+        base = store.read_json(results / manifest.parts[-3] / "runs" / "base" / "run.json")
+        if base["params"]["model"] == "miniature":
+            continue
+        records = store.read_records(manifest, store.read_json(manifest)["key"])
+        found, name = facts(records), manifest.stem.removeprefix("base-")
+        steps = take_off(found["fix"], load_config("dose").num_corrections)["Adam"] if found["fix"] else None
+        tokens = max(max(one["tokens_1"] + one["tokens_2"]) for one in records)
+        rows.append({"model": base["params"]["model"], "set": name, "tokens": tokens, "found": found, "steps": steps})
+    return rows
 
 
 def figure(cfg: Config, name: str, found: dict, reference: Path = REFERENCE) -> plt.Figure:

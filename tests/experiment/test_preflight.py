@@ -1,0 +1,98 @@
+"""Preflight of language models: what its records and page say, and what it says of a model or file that it cannot use."""
+
+from pathlib import Path
+
+import pytest
+
+from mgrpo_lib import __main__
+from mgrpo_lib.experiment.preflight import manifest_of
+from mgrpo_lib.experiment.settings import load_config
+from mgrpo_lib.report import pages
+from mgrpo_lib.report.preflight import facts
+from tests.experiment.test_own_model import problems_file
+from tests.method import chat
+
+SMALL = ("max_completion_length=12", "num_generations=2", "num_corrections=2", "system_prompt=Add.")
+
+
+@pytest.fixture
+def preflight(tmp_path, monkeypatch, capsys):
+    """Run the command on a chat model and a file; return its exit status, what it printed, and its errors."""
+
+    def preflight(data=None, tokenizer=None, **sizes):
+        model = chat.make_folder(tmp_path / "chat", tokenizer, **sizes)
+        data = data or problems_file(tmp_path / "mine.jsonl", 4)
+        given = ["preflight", "--out", str(tmp_path), "--model", model, "--data", str(data), "--set", *SMALL]
+        monkeypatch.setattr("sys.argv", ["mgrpo_lib", *given])
+        capsys.readouterr()
+        return __main__.main(), *capsys.readouterr()
+
+    return preflight
+
+
+def test_a_model_that_never_boxes_is_told_how_to(preflight, tmp_path):
+    status, printed, _ = preflight()
+    assert status == 0 and all(fix in printed for fix in ("system_prompt", "sft_steps"))
+    cfg = load_config("own", arm="base", model=str(tmp_path / "chat"), output_root=str(tmp_path))
+    assert manifest_of(cfg, "mine").exists() and "no chat template" not in printed
+
+
+def test_a_missing_chat_template_is_said(preflight):
+    status, printed, _ = preflight(tokenizer=chat.make_tokenizer(None))
+    (note,) = (line for line in printed.splitlines() if "chat template" in line)
+    assert status == 0 and "tokenizer_config.json" in note
+
+
+def test_a_context_without_room_for_draft_and_correction_is_refused(preflight):
+    status, _, error = preflight(context=150)
+    assert status == 2 and "max_completion_length" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["", "\n"])
+def test_an_empty_file_is_refused(preflight, tmp_path, content):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text(content)
+    status, _, error = preflight(empty)
+    assert status == 2 and "empty.jsonl" in error and "question" in error and error.count("\n") == 1
+
+
+def test_a_set_without_training_problems_is_read_from_its_test_split(preflight, monkeypatch):
+    asked = []
+    monkeypatch.setattr("mgrpo_lib.experiment.preflight.preflight", lambda cfg, name, count: asked.append((cfg, name)))
+    monkeypatch.setattr(pages, "write_preflight", lambda *_: Path(__file__))
+    assert preflight("svamp")[0] == 0
+    ((cfg, name),) = asked
+    assert name == "svamp" and cfg.benchmarks == ["svamp"]
+
+
+# ------------------------------------------------------------------------------------------------------- its numbers
+def record(drafts: str, corrections: str) -> dict:
+    """A record of completions: r right in a box, p right in prose, w wrong in a box, v wrong in prose, c cut off."""
+    made = {"id": "1", "gold": "1"}
+    for k, kinds in enumerate((drafts, corrections), 1):
+        made[f"correct_{k}"] = [kind in "rp" for kind in kinds]
+        made[f"boxed_{k}"] = [kind in "rw" for kind in kinds]
+        made[f"answer_{k}"] = [None if kind == "c" else "1" for kind in kinds]
+        made[f"truncated_{k}"] = [kind == "c" for kind in kinds]
+        made[f"greedy_{k}"] = {name: made[f"{name}_{k}"][0] for name in ("correct", "boxed", "answer", "truncated")}
+    return made
+
+
+def test_scores_tell_format_from_skill():
+    found = facts([record("rp", "rr"), record("wc", "pv"), record("vc", "rw"), record("cr", "rr")])
+    shares = {name: [cell[0] for cell in cells] for name, cells in found["scores"].items()}
+    assert shares["strict"] == [0.25, 0.75, 0.25, 0.625] and shares["lenient"] == [0.25, 1.0, 0.375, 0.75]
+    assert shares["boxed"][2] == 0.375 and shares["truncated"][2] == 0.375
+    assert shares["answered"][2] == 0.625
+
+
+def test_to_finish_a_draft_is_no_correction():
+    found = facts([record("wr", "ww"), record("wr", "rw"), record("cr", "rr"), record("vr", "rr")])
+    assert (found["complete"], found["unfinished"]) == (2, 2)
+    assert found["fix"][0] == 0.625 and found["fix_complete"][0] == 0.25 and found["fix_unfinished"][0] == 1
+
+
+def test_a_rate_above_one_half_has_taken_off(tmp_path):
+    cfg = load_config("own", arm="base", output_root=str(tmp_path))
+    page = pages.write_preflight(cfg, "mine", [record("wr", "rr")] * 8 + [record("wr", "wr")], "").read_text()
+    assert "after 0 steps" in page and "20,000" not in page
