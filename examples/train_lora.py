@@ -19,7 +19,7 @@ from mgrpo_lib.experiment.watch import Lines
 from mgrpo_lib.explore.ask import compare_records, load
 from mgrpo_lib.method.prompts import chat_prompt, plain_turns
 from mgrpo_lib.report.typeset import markdown
-from mgrpo_lib.tasks.decontamination import clean, draw
+from mgrpo_lib.tasks.decontamination import clean, shuffled
 from mgrpo_lib.tasks.files import load_file
 
 # Yours to change: these four, the rewards, and the arguments of MGRPOConfig below
@@ -51,7 +51,7 @@ def load_policy(given, adapter=None):
 def prepare(given):
     """Read the problems, put LoRA on the model, and refuse what cannot be trained before anything runs."""
     read = own_problems if accuracy_reward in REWARDS else load_file  # the former checks golds as math
-    rows = draw(clean(read(given.data), {})[0])  # each problem once, shuffled
+    rows = shuffled(clean(read(given.data), {})[0])  # each problem once, shuffled
     held_out = min(200, len(rows) // 3)
     if held_out < 2:
         raise ValueError(f"--data {given.data} has {len(rows)} different problems; give 6 or more")

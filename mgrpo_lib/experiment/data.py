@@ -1,6 +1,6 @@
 """The training, validation and test problems of a profile.
 
-Of a real training set, or a file of your own, the cleaned rows are put into a fixed order (`decontamination.draw`). The
+Of a real training set, or a file of your own, the cleaned rows are put into a fixed order (`decontamination.shuffled`). The
 first ones are the validation problems, the next ones the training problems.
 """
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from mgrpo_lib.experiment.settings import GENERATED, GENERATORS, Config
 from mgrpo_lib.tasks import miniature
 from mgrpo_lib.tasks.benchmarks import SETS, read_benchmark
-from mgrpo_lib.tasks.decontamination import clean, draw
+from mgrpo_lib.tasks.decontamination import clean, shuffled
 from mgrpo_lib.tasks.files import load_file
 from mgrpo_lib.verifier.reward import check_gold, extract_answer
 
@@ -36,7 +36,7 @@ def training_sets(cfg: Config) -> tuple[list[dict], list[dict], dict[str, int]]:
         made, name = GENERATORS[cfg.train_data].problems, GENERATORS[cfg.train_data].TRAINING
         return made(name, "train", cfg.train_problems), made(name, "validation", cfg.validation_problems), {}
     rows, dropped = clean_training_set(cfg)
-    rows = draw(rows)
+    rows = shuffled(rows)
     validation, train = rows[: cfg.validation_problems], rows[cfg.validation_problems :][: cfg.train_problems or None]
     if len(train) < cfg.prompts_per_step:
         shared = max(dropped, key=dropped.get)
@@ -53,7 +53,7 @@ def test_problems(cfg: Config, benchmark: str) -> list[dict]:
     """Return the problems of a test set; of a real one a sample, or all that there are."""
     if benchmark in GENERATED:
         return GENERATED[benchmark].problems(benchmark, "test", cfg.test_problems, seed=cfg.test_draw)
-    return draw(whole_set(cfg, benchmark, "test"), cfg.test_draw)[: cfg.test_problems or None]
+    return shuffled(whole_set(cfg, benchmark, "test"), cfg.test_draw)[: cfg.test_problems or None]
 
 
 def check_count(cfg: Config, benchmark: str, rows: list[dict]) -> None:

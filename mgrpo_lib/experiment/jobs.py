@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,24 +91,7 @@ def list_jobs(cfg: Config, settings: dict[str, Any], workers: int = 1) -> list[J
     if cfg.bases and not cfg.base:
         return _list_for_each_base(cfg, settings, workers)
 
-    def job(
-        name: str, notebook: str, manifest: Path | None, fingerprint: str, needs: list[Job], run: Config | None = None
-    ):
-        own = {} if run is None else {"arm": run.arm} | ({} if run.arm == "base" else {"seed": run.seed})
-        return Job(
-            name=name,
-            notebook=notebook,
-            parameters=arguments(
-                NOTEBOOKS / f"{notebook}.ipynb",
-                {**settings, "profile": cfg.source, "output_root": str(cfg.output), **own},
-            ),
-            output=cfg.results / "runs" / f"{name}.ipynb",
-            manifest=manifest,
-            fingerprint=fingerprint,
-            settings=(run or cfg).model_dump(mode="json"),
-            progress=cfg.results / "progress" / f"{run.run_name if run and notebook[:2] < '05' else name}.json",
-            needs=needs,
-        )
+    job = partial(_job, cfg, settings)
 
     def evaluation(name: str, run: Config, needs: list[Job]) -> Job:
         manifest = cfg.results / "controls" / f"{name}.json"
@@ -153,23 +137,27 @@ def _list_for_each_base(cfg: Config, settings: dict[str, Any], workers: int) -> 
         jobs += [one for one in own if "02" <= one.notebook[:2] <= "05"]
         for one in own:
             one.name = f"{base}/{one.name}"
-    name = "10_when"
-    return [
-        *jobs,
-        Job(
-            name=name,
-            notebook=name,
-            parameters=arguments(
-                NOTEBOOKS / f"{name}.ipynb", {**settings, "profile": cfg.source, "output_root": str(cfg.output)}
-            ),
-            output=cfg.results / "runs" / f"{name}.ipynb",
-            manifest=cfg.results / "dose.json",
-            fingerprint=fingerprints.dose_key(cfg),
-            settings=cfg.model_dump(mode="json"),
-            progress=cfg.results / "progress" / f"{name}.json",
-            needs=list(jobs),
-        ),
-    ]
+    dose, key = cfg.results / "dose.json", fingerprints.dose_key(cfg)
+    return [*jobs, _job(cfg, settings, "10_when", "10_when", dose, key, list(jobs))]
+
+
+def _job(
+    cfg: Config, settings: dict, name: str, notebook: str, manifest: Path | None, fingerprint: str, needs: list[Job],
+    run: Config | None = None,
+) -> Job:  # fmt: skip
+    own = {} if run is None else {"arm": run.arm} | ({} if run.arm == "base" else {"seed": run.seed})
+    given = {**settings, "profile": cfg.source, "output_root": str(cfg.output), **own}
+    return Job(
+        name=name,
+        notebook=notebook,
+        parameters=arguments(NOTEBOOKS / f"{notebook}.ipynb", given),
+        output=cfg.results / "runs" / f"{name}.ipynb",
+        manifest=manifest,
+        fingerprint=fingerprint,
+        settings=(run or cfg).model_dump(mode="json"),
+        progress=cfg.results / "progress" / f"{run.run_name if run and notebook[:2] < '05' else name}.json",
+        needs=needs,
+    )
 
 
 def check_notebook(path: Path) -> None:

@@ -75,13 +75,13 @@ def base_location(cfg: Config) -> str:
     return str(folder)
 
 
-def source(cfg: Config, location: str) -> dict:
+def loader_arguments(cfg: Config, location: str) -> dict:
     """Return the arguments of every loader: the hub's revision (none for what was trained here), and no foreign code."""
     return {"revision": cfg.model_revision if location == cfg.model else None, "trust_remote_code": False}
 
 
 @contextmanager
-def found(location: str) -> Iterator[None]:
+def missing_explained(location: str) -> Iterator[None]:
     """Say what to do where a loader does not find a model on the Hub.
 
     Raises:
@@ -101,8 +101,8 @@ def found(location: str) -> Iterator[None]:
 
 def load_tokenizer(cfg: Config, location: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer that pads on the left, as generation needs; a missing chat template is `plain_turns`."""
-    with found(location):
-        tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **source(cfg, location))
+    with missing_explained(location):
+        tokenizer = AutoTokenizer.from_pretrained(location, padding_side="left", **loader_arguments(cfg, location))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template is None:
@@ -126,14 +126,14 @@ def load_base(
     cpu = on_cpu(cfg)
     dtype = dtype or compute_dtype(cpu, cfg.dtype)[0]
     nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
-    with found(location):
+    with missing_explained(location):
         model = AutoModelForCausalLM.from_pretrained(
             location,
             dtype=dtype,
             quantization_config=BitsAndBytesConfig(load_in_4bit=True, **nf4) if load_in_4bit else None,
             use_safetensors=True,
             device_map=None if cpu else {"": PartialState().local_process_index},  # one GPU for each process
-            **source(cfg, location),
+            **loader_arguments(cfg, location),
         )
     if load_in_4bit:
         keep_4bit_trainable(model)

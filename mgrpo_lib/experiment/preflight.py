@@ -19,7 +19,7 @@ from mgrpo_lib.experiment.store import finished, read_records, write_records
 from mgrpo_lib.experiment.versions import CURRENT
 from mgrpo_lib.method.prompts import plain_turns
 from mgrpo_lib.tasks.benchmarks import TRAINING_SETS
-from mgrpo_lib.tasks.decontamination import draw
+from mgrpo_lib.tasks.decontamination import shuffled
 
 
 def manifest_of(cfg: Config, name: str):
@@ -41,7 +41,7 @@ def problems(cfg: Config, name: str, count: int) -> list[dict]:
     """Return problems of a set to try a model on: of a generated one validation problems, else training ones if it has some."""
     if name in GENERATED:
         return GENERATED[name].problems(name, "validation", count)
-    return draw(data.whole_set(cfg, name, _split(name)))[:count]
+    return shuffled(data.whole_set(cfg, name, _split(name)))[:count]
 
 
 def preflight(cfg: Config, name: str, count: int) -> list[dict]:

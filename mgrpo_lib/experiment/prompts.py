@@ -4,7 +4,7 @@ import re
 
 from transformers import AutoConfig, PretrainedConfig, PreTrainedTokenizerBase
 
-from mgrpo_lib.experiment.models import found, load_tokenizer, source
+from mgrpo_lib.experiment.models import load_tokenizer, loader_arguments, missing_explained
 from mgrpo_lib.experiment.settings import Config, ConfigError
 from mgrpo_lib.method.prompts import PHRASES, check_context, guidance_ids, phrase_text
 from mgrpo_lib.method.tokenizers import check_template, check_vocabulary
@@ -71,8 +71,8 @@ def check_prompts(cfg: Config, problems: list[dict]) -> None:
         ConfigError: the model is not found, or its tokenizer, chat template, vocabulary or context do not fit; with the fix.
     """
     location = cfg.model_location
-    with found(location):
-        config = AutoConfig.from_pretrained(location, **source(cfg, location)).get_text_config()
+    with missing_explained(location):
+        config = AutoConfig.from_pretrained(location, **loader_arguments(cfg, location)).get_text_config()
     tokenizer, flags = load_tokenizer(cfg, location), cfg.chat_template_kwargs
     longest = sorted(problems, key=lambda problem: len(problem["question"]))[-LONGEST:]
     longest = longest or [{"question": "1 + 1 = ?"}]  # all sets are on the hub

@@ -69,7 +69,7 @@ def choose_drafts(questions: list[int], right: list[bool], k: int, select: str, 
     return chosen
 
 
-def kept(right: torch.Tensor, keep: str) -> torch.Tensor:
+def trained_on(right: torch.Tensor, keep: str) -> torch.Tensor:
     """Choose the corrections to train on: ``all``, or the ``successes``, as the paper's "dynamic verification" is retold.
 
     **Successes alone under a group baseline have no gradient.** Four corrections of one draft with rewards 1, 0, 1, 0. The

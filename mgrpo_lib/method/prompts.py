@@ -3,8 +3,7 @@ deeper).
 
 The paper could not be read in full. Its layer-1 template (its Table 1) and its guiding phrases are known from two
 independent second-hand sources. Its layer-2 template is known only in structure: question, the whole draft, a guiding
-phrase. We
-continue in the assistant's voice, because the phrases are in the first person; the paper's exact wording is unknown.
+phrase. We continue in the assistant's voice, because the phrases are in the first person; the paper's exact wording is unknown.
 """
 
 import re

@@ -17,7 +17,7 @@ Where the paper is silent, to our knowledge:
 1. The paper does not say whether the layers are trained in one step or in turn. We take one joint step
    (`mgrpo_lib.method.alternating` takes turns).
 2. Its "dynamic verification" seems to drop failed corrections. With a group baseline the successes alone have zero advantage,
-   so all H are kept (``keep_corrections``, see `mgrpo_lib.method.drafts.kept`).
+   so all H are kept (``keep_corrections``, see `mgrpo_lib.method.drafts.trained_on`).
 3. Which drafts are passed on is not known. We take ``drafts_per_prompt`` of the G at random, right and wrong alike
    (``select_drafts``).
 4. The layer-2 template is known only in structure (`mgrpo_lib.method.prompts`, ``phrase_role``).
@@ -35,7 +35,7 @@ from accelerate.utils import DistributedType
 from mgrpo_lib.method import advantages, checks
 from mgrpo_lib.method.checkpoints import AtomicCheckpoints
 from mgrpo_lib.method.config import MGRPOConfig
-from mgrpo_lib.method.drafts import FILLER, Layer, changes, choose_drafts, kept
+from mgrpo_lib.method.drafts import FILLER, Layer, changes, choose_drafts, trained_on
 from mgrpo_lib.method.guard import Guard, TokenBudget, explained
 from mgrpo_lib.method.metrics import LayerMetrics
 from mgrpo_lib.method.prompts import correction_ids, correction_prompt
@@ -48,8 +48,7 @@ class MGRPOTrainer(SharedPrompts, LayerMetrics, AtomicCheckpoints):
 
     With ``num_layers=1``, or with weight 0 on every later layer (CPU or one CUDA device, no vLLM), it trains bit for bit as
     `GRPOTrainer` does. A completion counts as right if the first reward function gives it more than ``right_above``. A
-    model in 4 bits
-    gets adapters in float32 and may be evaluated before it is trained.
+    model in 4 bits gets adapters in float32 and may be evaluated before it is trained.
 
     Logged beside TRL's metrics: ``accuracy`` and ``tokens`` of layer 1; the same and all of TRL's for the second layer as
     ``layer2/...``, with ``fixed``, ``broken``, ``kept``, ``copied``, ``edit_distance``, ``used``; ``generated_tokens``.
@@ -199,15 +198,15 @@ class MGRPOTrainer(SharedPrompts, LayerMetrics, AtomicCheckpoints):
 
     def _set_advantages(self, batch: dict, corrections: Layer, drafts: Layer) -> dict:
         """Put the advantages into TRL's batch, on the rows that are trained on, and log what the corrections changed."""
-        used = corrections.real.to(self.accelerator.device) & kept(corrections.right, self.args.keep_corrections)
+        used = corrections.real.to(self.accelerator.device) & trained_on(corrections.right, self.args.keep_corrections)
         batch["advantages"] = self._advantages(corrections, drafts, batch["advantages"])
         total, some = self._gather([[len(used), int(used.sum())]]).sum(0).tolist()
         if some < total:
             batch["advantages"] = batch["advantages"] * used
             # TRL's mask of tokens that are seen but not trained on; every forward pass reads the same text
             batch["tool_mask"] = used[:, None].expand_as(batch["completion_mask"]).long()
-            trained_on = (batch["completion_mask"] * batch["tool_mask"]).sum()
-            batch["num_items_in_batch"] = self.accelerator.gather(trained_on).sum()
+            tokens = (batch["completion_mask"] * batch["tool_mask"]).sum()
+            batch["num_items_in_batch"] = self.accelerator.gather(tokens).sum()
             if self.loss_type in MEAN_OVER_ROWS:  # it counts the rows that are not trained on; this undoes that
                 batch["share"] = torch.tensor(total / max(some, 1), device=self.accelerator.device)
         self._log_changes(batch["advantages"], changes(drafts, corrections, used, self.answer_of), total)

@@ -26,6 +26,8 @@ from mgrpo_lib.report.pages import captions
 from mgrpo_lib.report.records import load_run
 from mgrpo_lib.report.tables import name_of, ordered_arms
 
+WINDOW = 15  # steps of a running mean
+
 
 def _arms_key(shown: list[str], arms: list[str], **look) -> list:
     looks = [(name_of(arm), *style.look_of(arm, arms)) for arm in shown]
@@ -140,56 +142,54 @@ def _metrics(cfg: Config, arm: str) -> list[pd.DataFrame]:
     return [pd.DataFrame(store.read_jsonl(run.run_folder / "metrics.jsonl")).set_index("step") for run in runs]
 
 
-def _band(axis: Axes, tables: list[pd.DataFrame], column: str, window: int, look: tuple, scale: float) -> None:
+def _band(axis: Axes, tables: list[pd.DataFrame], column: str, look: tuple, scale: float) -> None:
     """Draw running means of the steps that all seeds have: the mean, in a band from the lowest to the highest seed."""
     seeds = pd.concat([table[column] for table in tables], axis=1).dropna()
     tokens = pd.concat([table["generated_tokens"] for table in tables], axis=1).mean(axis=1)[seeds.index] / 1e3
-    smooth, (color, marker) = scale * seeds.rolling(window, min_periods=1, center=True).mean(), look
+    smooth, (color, marker) = scale * seeds.rolling(WINDOW, min_periods=1, center=True).mean(), look
     every = max(1, len(smooth) // 6)
     axis.plot(tokens, smooth.mean(axis=1), color=color, marker=marker, ms=4, markevery=every, lw=1.3, zorder=3)
     axis.fill_between(tokens, smooth.min(axis=1), smooth.max(axis=1), color=color, alpha=0.13, lw=0)
 
 
-def learning_curves(cfg: Config, window: int = 15) -> plt.Figure:
-    """Draw the reward of each layer against sampled tokens, smoothed over `window` steps: mean and range of the seeds."""
+def learning_curves(cfg: Config) -> plt.Figure:
+    """Draw the reward of each layer against sampled tokens, smoothed over `WINDOW` steps: mean and range of the seeds."""
     titles = {"reward": "layer 1: first attempts", "layer2/reward": "layer 2: corrections of sampled drafts"}
-    figure, axes, spare = style.panels(list(titles.values()), 2.6, sharey=True)
-    arms = list(cfg.arms)
+    return _curves(cfg, titles, list(cfg.arms), "mean reward", 1, height=2.6, sharey=True)[0]
+
+
+def collapse_curves(cfg: Config) -> plt.Figure:
+    """Draw what corrections do in training against sampled tokens, smoothed over `WINDOW` steps: mean and range."""
+    titles = {
+        "layer2/copied": "copies of the draft",
+        "layer2/answer_changed": "another answer",
+        "layer2/edit_distance": "edit distance",
+        "layer2/fixed": "wrong drafts fixed",
+        "layer2/broken": "right drafts broken",
+    }
+    arms = [arm for arm in cfg.arms if cfg.of_arm(arm).num_layers > 1]
+    figure, axes = _curves(cfg, titles, arms, "% of corrections in training", 100, height=1.75)
+    for axis in axes:
+        axis.set_ylim(bottom=0)
+    return figure
+
+
+def _curves(cfg: Config, titles: dict[str, str], arms: list[str], label: str, scale: float, height: float, **how):
+    """Draw a panel for each metric of `titles` that arms have."""
+    figure, axes, spare = style.panels(list(titles.values()), height, **how)
     for arm in arms:
         tables = _metrics(cfg, arm)
         for column, title in titles.items():
             if all(column in table for table in tables):
-                _band(axes[title], tables, column, window, style.look_of(arm, arms), 1)
-    axes[titles["reward"]].set_ylabel(f"mean reward, running mean of {window} steps")
-    title = f"Profile {cfg.profile}: mean and range of {style.counted(cfg.seeds)}"
-    style.finish(figure, title, "generated tokens, all layers, thousands", _arms_key(arms, arms, ms=5, lw=1.3), spare)
-    return figure
+                _band(axes[title], tables, column, style.look_of(arm, list(cfg.arms)), scale)
+    figure.supylabel(label)
+    title = f"Profile {cfg.profile}: mean and range of {style.counted(cfg.seeds)}, running means of {WINDOW} steps"
+    key = _arms_key(arms, list(cfg.arms), ms=5, lw=1.3)
+    style.finish(figure, title, "generated tokens, all layers, thousands", key, spare)
+    return figure, axes.values()
 
 
-def collapse_curves(cfg: Config, window: int = 15) -> plt.Figure:
-    """Draw what corrections do in training against sampled tokens, smoothed over `window` steps: mean and range."""
-    shown = {
-        "copied": "copies of the draft",
-        "answer_changed": "another answer",
-        "edit_distance": "edit distance",
-        "fixed": "wrong drafts fixed",
-        "broken": "right drafts broken",
-    }
-    figure, axes, spare = style.panels(list(shown.values()), 1.75)
-    arms = [arm for arm in cfg.arms if cfg.of_arm(arm).num_layers > 1]
-    for arm in arms:
-        tables = _metrics(cfg, arm)
-        for name, title in shown.items():
-            _band(axes[title], tables, f"layer2/{name}", window, style.look_of(arm, list(cfg.arms)), 100)
-    for axis in axes.values():
-        axis.set_ylim(bottom=0)
-    figure.supylabel("% of corrections in training")
-    title = f"Profile {cfg.profile}: mean and range of {style.counted(cfg.seeds)}, running means of {window} steps"
-    style.finish(figure, title, "generated tokens, all layers, thousands", _arms_key(arms, list(cfg.arms), ms=4), spare)
-    return figure
-
-
-def training_curves(steps: pd.DataFrame, title: str, window: int = 15) -> plt.Figure:
+def training_curves(steps: pd.DataFrame, title: str) -> plt.Figure:
     """Draw one run, finished or under way, against sampled tokens. Points are steps, lines running means.
 
     The panels show the reward of each layer, what corrections fix and break (or, where nothing is corrected, groups
@@ -220,12 +220,12 @@ def training_curves(steps: pd.DataFrame, title: str, window: int = 15) -> plt.Fi
         for column, label, color in lines:
             values = steps.set_index(steps["generated_tokens"] / 1e3)[column].dropna()
             axis.plot(values, ".", ms=3, color=color, alpha=0.35)
-            axis.plot(values.rolling(window, min_periods=1).mean(), color=color, lw=1.6, label=label)
+            axis.plot(values.rolling(WINDOW, min_periods=1).mean(), color=color, lw=1.6, label=label)
         axis.set_title(name, fontsize=9)
         axis.set_ylim(0, None if name == "tokens an answer" else 1)
     for axis in axes[:2]:
         axis.legend(loc="best", fontsize=8)
-    figure.supxlabel(f"generated tokens, all layers (thousands); lines are means of {window} steps", fontsize=8)
+    figure.supxlabel(f"generated tokens, all layers (thousands); lines are means of {WINDOW} steps", fontsize=8)
     figure.suptitle(title, fontsize=9)
     return figure
 

@@ -13,6 +13,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 MOST_SEEDS, MOST_PROBLEMS = 10_000, 1_000_000  # beyond these, more of them do not decide a question in practice
 NO_VARIATION = 1e-9  # a smaller standard error is what rounding leaves of equal values
+LEVEL = 0.95  # of every interval
 MOST_SUBSETS = 1_000  # as many subsets of samples are enumerated, or else drawn
 
 
@@ -41,7 +42,7 @@ def transitions(first: np.ndarray, second: np.ndarray) -> dict[str, float]:
 
 
 # ---------------------------------------------------------------------------------------------- intervals
-def estimate(values: np.ndarray, level: float = 0.95) -> dict[str, float]:
+def estimate(values: np.ndarray, level: float = LEVEL) -> dict[str, float]:
     """Estimate the mean over seeds and problems, with interval and test, for other seeds *and* other problems.
 
     Crossed random effects: a two-way analysis of variance without replication, with mean squares MS of seeds, problems
@@ -81,7 +82,7 @@ def estimate(values: np.ndarray, level: float = 0.95) -> dict[str, float]:
     return {"mean": mean, "low": max(mean - half, -1.0), "high": min(mean + half, 1.0), "p": p, "se": se, "df": df}
 
 
-def accuracy_interval(values: np.ndarray, level: float = 0.95, rare: bool = False) -> tuple[float, float]:
+def accuracy_interval(values: np.ndarray, rare: bool = False) -> tuple[float, float]:
     """Return the interval of an accuracy: Wilson's (1927) for as many independent answers as have its standard error.
 
     That number is mean (1 - mean) / se^2. For one model it is the number of problems, and the interval is Wilson's as
@@ -95,8 +96,7 @@ def accuracy_interval(values: np.ndarray, level: float = 0.95, rare: bool = Fals
         values: (seeds, problems) or (problems,), right or wrong, or shares of samples that are.
         rare: of one model, where few problems may have a success, such as a fix rate. Then the standard error is
             uncertain itself. The quantile is Student's, with as many degrees of freedom as problems that have one (or
-            lack
-            one), but at least 3. Covers 93% or more for 20 to 270 problems of 4 samples (`tests/report/test_theory.py`).
+            lack one), but at least 3. Covers 93% or more for 20 to 270 problems of 4 samples (`test_theory.py`).
 
     Returns:
         (low, high). Values that are all equal count as one answer for each problem.
@@ -111,7 +111,7 @@ def accuracy_interval(values: np.ndarray, level: float = 0.95, rare: bool = Fals
     if values.min() < 0 or values.max() > 1:
         raise ValueError(f"accuracies lie in [0, 1], not in [{values.min()}, {values.max()}]")
     seeds, problems = values.shape
-    mean, answers, quantile = float(values.mean()), float(problems), ndtri((1 + level) / 2)
+    mean, answers, quantile = float(values.mean()), float(problems), ndtri((1 + LEVEL) / 2)
     se, df = (
         (values.std() / problems**0.5, None) if seeds == 1 else _standard_error(_mean_squares(values), *values.shape)
     )
@@ -119,7 +119,7 @@ def accuracy_interval(values: np.ndarray, level: float = 0.95, rare: bool = Fals
         df = max(min((values > 0).sum(), (values < 1).sum()), 3)
     if se >= NO_VARIATION:
         answers = mean * (1 - mean) / se**2
-        quantile = quantile if df is None else stdtrit(df, (1 + level) / 2)
+        quantile = quantile if df is None else stdtrit(df, (1 + LEVEL) / 2)
     low, high = proportion_confint(mean * answers, answers, alpha=2 * ndtr(-quantile), method="wilson")
     return min(float(low), mean), max(float(high), mean)
 
@@ -156,7 +156,7 @@ def _standard_error(squares: tuple[float, float, float], seeds: int, problems: i
 
 
 # ---------------------------------------------------------------------------------------------- planning
-def minimum_detectable_effect(values: np.ndarray, power: float = 0.8, level: float = 0.95) -> float:
+def minimum_detectable_effect(values: np.ndarray, power: float = 0.8, level: float = LEVEL) -> float:
     """Return the smallest true mean that an experiment of this size and variance finds with probability `power`.
 
     It is (t_{(1 + level) / 2} + t_{power}) se, with se and df of `estimate` [Bloom 1995]. Without any variation, the
@@ -176,7 +176,7 @@ def minimum_detectable_effect(values: np.ndarray, power: float = 0.8, level: flo
     return min(effect, 1.0)
 
 
-def seeds_to_decide(values: np.ndarray, level: float = 0.95) -> int | None:
+def seeds_to_decide(values: np.ndarray) -> int | None:
     """Return the smallest number of seeds that would decide, if mean, problems and variances were those observed.
 
     It decides if the interval of `estimate` excludes 0.
@@ -197,12 +197,12 @@ def seeds_to_decide(values: np.ndarray, level: float = 0.95) -> int | None:
 
     def decides(seeds: int) -> bool:
         squares = (of_seeds, noise + (of_problems - noise) * seeds / len(values), of_error)
-        return _excludes_zero(values.mean(), squares, seeds, values.shape[1], level)
+        return _excludes_zero(values.mean(), squares, seeds, values.shape[1])
 
     return _smallest(decides, MOST_SEEDS)
 
 
-def problems_to_decide(values: np.ndarray, level: float = 0.95) -> int | None:
+def problems_to_decide(values: np.ndarray) -> int | None:
     """Return the smallest number of problems that would decide with the observed seeds; see `seeds_to_decide`.
 
     None: more than 1,000,000 are needed, or no number suffices.
@@ -216,14 +216,14 @@ def problems_to_decide(values: np.ndarray, level: float = 0.95) -> int | None:
 
     def decides(problems: int) -> bool:
         squares = (noise + (of_seeds - noise) * problems / values.shape[1], of_problems, of_error)
-        return _excludes_zero(values.mean(), squares, len(values), problems, level)
+        return _excludes_zero(values.mean(), squares, len(values), problems)
 
     return _smallest(decides, MOST_PROBLEMS)
 
 
-def _excludes_zero(mean: float, squares: tuple[float, float, float], seeds: int, problems: int, level: float) -> bool:
+def _excludes_zero(mean: float, squares: tuple[float, float, float], seeds: int, problems: int) -> bool:
     se, df = _standard_error(squares, seeds, problems)
-    return bool(abs(mean) > stdtrit(df, (1 + level) / 2) * se)
+    return bool(abs(mean) > stdtrit(df, (1 + LEVEL) / 2) * se)
 
 
 def _smallest(decides: Callable[[int], bool], most: int) -> int | None:

@@ -73,6 +73,6 @@ def clean(rows: list[dict], tests: dict[str, list[dict]]) -> tuple[list[dict], d
     return list(kept.values()), dropped
 
 
-def draw(rows: list[dict], seed: int = 0) -> list[dict]:
+def shuffled(rows: list[dict], seed: int = 0) -> list[dict]:
     """Shuffle rows into an order that does not depend on the one that they come in."""
     return sorted(rows, key=lambda row: hashlib.sha256(f"{seed}/{' '.join(row['question'].split())}".encode()).digest())

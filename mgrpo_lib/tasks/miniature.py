@@ -15,7 +15,6 @@ import random
 import re
 from pathlib import Path
 
-from mgrpo_lib.tasks.generated import SPLITS as SPLITS
 from mgrpo_lib.tasks.generated import draw_different, split_by_hash
 
 LABELS = "abcde"

@@ -9,7 +9,6 @@ such as ``47+38-29``.
 import random
 import re
 
-from mgrpo_lib.tasks.generated import SPLITS as SPLITS
 from mgrpo_lib.tasks.generated import draw_different, split_by_hash
 
 # name: (number of operands, told as a story)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from rapidfuzz.distance import Levenshtein
 
-from mgrpo_lib.method.drafts import FILLER, Layer, changes, choose_drafts, edit_distances, kept
+from mgrpo_lib.method.drafts import FILLER, Layer, changes, choose_drafts, edit_distances, trained_on
 
 QUESTIONS = [0] * 4 + [1] * 4 + [2] * 4
 
@@ -53,7 +53,7 @@ def test_fillers_are_never_passed_on(select):
 
 def test_all_or_the_successes_are_kept():
     right = torch.tensor([True, False, True, False])
-    assert kept(right, "all").tolist() == [True] * 4 and torch.equal(kept(right, "successes"), right)
+    assert trained_on(right, "all").tolist() == [True] * 4 and torch.equal(trained_on(right, "successes"), right)
 
 
 def layer(number, questions, texts, right, parents=()):

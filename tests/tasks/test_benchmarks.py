@@ -7,7 +7,7 @@ import pytest
 
 from mgrpo_lib import load_benchmark
 from mgrpo_lib.tasks import benchmarks
-from mgrpo_lib.tasks.decontamination import draw
+from mgrpo_lib.tasks.decontamination import shuffled
 from mgrpo_lib.tasks.schema import SCHEMA
 from mgrpo_lib.verifier.reward import extract_answer, same_answer
 from tests.tasks.made_up import REAL, ROWS, SPLITS, N, lines, make_folder, own
@@ -103,7 +103,7 @@ def test_hub_and_files_give_the_same_rows(folder, hub):
     for name, split in SPLITS:
         files, loaded = read(name, split, folder), read(name, split, None)
         assert {row["id"]: row for row in loaded} == {row["id"]: row for row in files}
-        assert draw(loaded) == draw(files), "a sample does not depend on the order of the rows"
+        assert shuffled(loaded) == shuffled(files), "a sample does not depend on the order of the rows"
     assert ("openai/gsm8k", "main", "train", "740312add88f781978c0658806c59bc2815b9866") in hub
     assert ("ChilleD/MultiArith", None, "train+test", benchmarks.SETS["multiarith"].revision) in hub
     assert len([call for call in hub if call[0] == "EleutherAI/hendrycks_math"]) == 14

@@ -30,8 +30,10 @@ def test_rows_that_come_twice_or_share_with_a_test_set_are_dropped():
 
 def test_an_order_depends_on_questions_and_seed_alone():
     some = rows(*map(str, range(20)))
-    assert decontamination.draw(some) == decontamination.draw(some[::-1]) != decontamination.draw(some, seed=1)
-    assert sorted(row["id"] for row in decontamination.draw(some)) == sorted(row["id"] for row in some)
+    assert (
+        decontamination.shuffled(some) == decontamination.shuffled(some[::-1]) != decontamination.shuffled(some, seed=1)
+    )
+    assert sorted(row["id"] for row in decontamination.shuffled(some)) == sorted(row["id"] for row in some)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real benchmarks are not at hand (../shared/data)")
