@@ -15,7 +15,7 @@ from mgrpo_lib.experiment.settings import ROOT
 
 RUNS, TARGET = ROOT / "out" / "results" / "cpu" / "runs", ROOT / "results" / "cpu" / "notebooks"
 BESIDE = ("07", "08", "09", "10")  # no part of the pipeline of profile cpu
-PLACES = ("application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json")  # need a kernel
+WIDGET = "application/vnd.jupyter.widget-view+json"  # needs a kernel
 
 
 def executed_copy(source: Path, folder: Path) -> Path:
@@ -50,9 +50,15 @@ def with_outputs(source: Path, executed: Path, folders: list[str]) -> dict:
             copy = cells.get(cell["id"])
             if copy is None or "".join(copy["source"]) != "".join(cell["source"]):
                 raise ValueError(f"{source.name} has new code: run `python tools/executed.py {source.stem[:2]}`")
-            cell["outputs"] = [out for out in copy["outputs"] if not set(PLACES) & set(out.get("data", {}))]
+            cell["outputs"] = [output for output in copy["outputs"] if shown(output)]
             cell["execution_count"] = copy["execution_count"]
     return book
+
+
+def shown(output: dict) -> bool:
+    """Take a widget out of an output, and say whether more is left than its name."""
+    data = output.get("data", {})
+    return data.pop(WIDGET, None) is None or set(data) != {"text/plain"}
 
 
 def main() -> None:
