@@ -16,7 +16,7 @@ from mgrpo_lib.experiment import fingerprints, store
 from mgrpo_lib.experiment.progress import clock
 from mgrpo_lib.experiment.settings import ROOT, Config, load_config
 from mgrpo_lib.method.prompts import phrase_text
-from mgrpo_lib.report import dose, preflight, records, style, summary, tables, typeset, verdicts
+from mgrpo_lib.report import dose, preflight, records, style, summary, tables, typeset, verdicts, waiting
 
 # marked places of README.md and docs/*.md: the template, and the committed experiments that fill it
 BLOCKS = {
@@ -29,6 +29,7 @@ BLOCKS = {
     "smollm2_nf4": ("nf4", ("smollm2_nf4",)),
     "dose": ("dose", ("dose",)),
     "cost": ("cost", ("cpu", "smollm2", "smollm2_gpu")),
+    "cost_gpu": ("cost_gpu", ("smollm2_gpu", "cpu")),
 }
 STEP_COSTS = ("miniature", "miniature_kl", "135m")  # files of `make benchmark`
 
@@ -52,13 +53,14 @@ def _templates() -> jinja2.Environment:
         times,
     ):
         found.filters[function.__name__] = function
-    found.globals["dose_table"] = dose.table
+    found.globals |= {"dose_table": dose.table, "waiting": waiting}
     for function in (
         tables.variants_table,
         verdicts.at_equal_tokens,
         cost_ratio,
         fixed_example,
         expected_take_off,
+        measured_step,
         rounds_table,
         sampled_corrections,
         stage_table,
@@ -218,6 +220,12 @@ def cost_ratio(content: dict, cost: str) -> float:
 def step_costs() -> dict[str, dict]:
     """Return the arms that `make benchmark` measured, by model."""
     return {name: store.read_json(ROOT / "benchmarks" / "results" / f"{name}.json")["arms"] for name in STEP_COSTS}
+
+
+def measured_step() -> dict:
+    """Return the step of a model of 1.5B parameters that `benchmarks/precision.py` measured beside its plan."""
+    rows = store.read_json(ROOT / "benchmarks" / "results" / "precision.json")["rows"]
+    return next(row for row in rows if row["case"] == "t4" and "seconds" in row)
 
 
 def timing(cfg: Config) -> dict | None:
