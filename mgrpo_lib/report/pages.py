@@ -19,7 +19,7 @@ from mgrpo_lib.experiment.settings import ROOT, Config, load_config
 from mgrpo_lib.method import logged
 from mgrpo_lib.method.prompts import phrase_text
 from mgrpo_lib.method.settings import BudgetSettings, MGRPOSettings
-from mgrpo_lib.report import dose, preflight, records, style, summary, tables, typeset, verdicts
+from mgrpo_lib.report import dose, preflight, records, style, summary, tables, typeset, verdicts, waiting
 from mgrpo_lib.report.theory import NEVER
 
 # marked places of README.md and docs/*.md: the template, and the committed experiments that fill it; none: the code does
@@ -37,6 +37,7 @@ BLOCKS = {
     "settings": ("settings", ()),
     "metrics": ("metrics", ()),
     "problems": ("problems", ()),
+    "cost_gpu": ("cost_gpu", ("smollm2_gpu", "cpu")),
 }
 STEP_COSTS = ("miniature", "miniature_kl", "135m")  # files of `make benchmark`
 
@@ -62,7 +63,7 @@ def _templates() -> jinja2.Environment:
         times,
     ):
         found.filters[function.__name__] = function
-    found.globals |= {"dose_table": dose.table, "logged": logged, "preflights": preflight.committed}
+    found.globals |= {"dose_table": dose.table, "logged": logged, "preflights": preflight.committed, "waiting": waiting}
     for function in (
         tables.variants_table,
         verdicts.at_equal_tokens,
@@ -70,6 +71,7 @@ def _templates() -> jinja2.Environment:
         example_problems,
         fixed_example,
         expected_take_off,
+        measured_step,
         rounds_table,
         sampled_corrections,
         settings_table,
@@ -258,6 +260,12 @@ def cost_ratio(content: dict, cost: str) -> float:
 def step_costs() -> dict[str, dict]:
     """Return the arms that `make benchmark` measured, by model."""
     return {name: store.read_json(ROOT / "benchmarks" / "results" / f"{name}.json")["arms"] for name in STEP_COSTS}
+
+
+def measured_step() -> dict:
+    """Return the step of a model of 1.5B parameters that `benchmarks/precision.py` measured beside its plan."""
+    rows = store.read_json(ROOT / "benchmarks" / "results" / "precision.json")["rows"]
+    return next(row for row in rows if row["case"] == "t4" and "seconds" in row)
 
 
 def timing(cfg: Config) -> dict | None:
