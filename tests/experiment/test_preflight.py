@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from mgrpo_lib import __main__
+from mgrpo_lib.experiment import store
 from mgrpo_lib.experiment.preflight import manifest_of
 from mgrpo_lib.experiment.settings import load_config
 from mgrpo_lib.report import pages
-from mgrpo_lib.report.preflight import facts
+from mgrpo_lib.report.preflight import committed, facts, take_off
 from tests.experiment.test_own_model import problems_file
 from tests.method import chat
 
@@ -96,3 +97,13 @@ def test_a_rate_above_one_half_has_taken_off(tmp_path):
     cfg = load_config("own", arm="base", output_root=str(tmp_path))
     page = pages.write_preflight(cfg, "mine", [record("wr", "rr")] * 8 + [record("wr", "wr")], "").read_text()
     assert "after 0 steps" in page and "20,000" not in page
+
+
+def test_committed_preflights_of_language_models_are_read_from_their_records(tmp_path):
+    for profile, model in (("one", "a-model"), ("cpu", "miniature")):
+        store.write_json(tmp_path / profile / "runs" / "base" / "run.json", {"params": {"model": model}})
+        records = [{**record("wr", kinds), "tokens_1": [3, 4], "tokens_2": [5, 9]} for kinds in ("rw", "ww")]
+        store.write_records(tmp_path / profile / "preflight" / "base-my-set.json", "key", records)
+    (row,) = committed(tmp_path)
+    assert (row["model"], row["set"], row["tokens"]) == ("a-model", "my-set", 9)
+    assert row["found"]["fix"][0] == 0.25 and row["steps"] == take_off(row["found"]["fix"], 4)["Adam"]
