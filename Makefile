@@ -18,7 +18,7 @@ DEV = test-slow test-extra test-colab test-browser lint format html executed arc
 
 help:  ## this list
 	@sed -nE 's/^##@ (.*)/\n\1/p; s/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 16
-	@printf '\nPROFILE=$(PROFILE)  OUT=folder of results/ and figures/ (default: out)  SEEDS=0,1,2  MODEL=folder or hub id\n'
+	@printf '\nPROFILE=$(PROFILE) (a name in profiles/, or my.yaml)  OUT=folder of results/ and figures/ (default: out)  SEEDS=0,1,2  MODEL=folder or hub id\n'
 	@echo "PARAMS='name=value name=value'  WORKERS=notebooks at a time  PYTHON=python3.12"
 
 ##@ To use it

@@ -12,8 +12,9 @@ from trl import GRPOTrainer
 
 UNFINISHED = ".unfinished"  # folder of a checkpoint while it is written
 # parts of a checkpoint, in the order in which transformers writes them; the trainer's state is its last file. With FSDP the
-# adapter or the weights and the optimizer's state have other names, of which these patterns know the beginning
-PARTS = ("*model*", "optimizer*", "scheduler.pt", "rng_state*", "trainer_state.json")
+# adapter or the weights and the optimizer's state have other names, of which these patterns know the beginning; with DeepSpeed the
+# optimizer's state lies in a folder of its own
+PARTS = ("*model*", "**/*optim*", "scheduler.pt", "rng_state*", "trainer_state.json")
 
 
 class AtomicCheckpoints(GRPOTrainer):

@@ -97,8 +97,10 @@ def test_cut_among_processes_a_run_goes_on_from_its_checkpoint_and_has_the_numbe
     assert manifest["processes"] == 2 and manifest["weight_change"] > 0.1
     assert manifest["weight_change"] == pytest.approx(expected["weight_change"], rel=1e-4)
     assert adapter.keys() == expected_adapter.keys()
+    # DeepSpeed sums gradients in another order, which Adam makes visible where they are near 0; a step is 1e-2
+    atol = {"fsdp2": 1e-5, "zero2": 1e-4}[kind]
     for name, weight in adapter.items():
-        torch.testing.assert_close(weight, expected_adapter[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(weight, expected_adapter[name], rtol=1e-4, atol=atol)
     times = ("step_time", "layer2/step_time")
     for row, other in zip(metrics, expected_metrics, strict=True):
         assert {name: value for name, value in row.items() if name not in times} == pytest.approx(

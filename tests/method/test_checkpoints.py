@@ -131,6 +131,18 @@ def test_each_file_of_a_checkpoint_is_looked_at(copied):
     assert "optimizer.pt" in damage(checkpoint)
 
 
+def test_the_optimizer_of_deepspeed_lies_in_a_folder(copied):
+    checkpoint = copied / "checkpoint-4"
+    (checkpoint / "global_step4").mkdir()
+    state = checkpoint / "global_step4" / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
+    (checkpoint / "optimizer.pt").rename(state)
+    assert damage(checkpoint) is None
+    os.truncate(state, state.stat().st_size // 2)
+    assert damage(checkpoint), "it is looked at, too"
+    state.unlink()
+    assert damage(checkpoint)
+
+
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_taken(copied, capsys):
     torn = copied / "checkpoint-4" / "model.safetensors"
     os.truncate(torn, torn.stat().st_size // 2)
