@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from mgrpo_lib.experiment.data import test_problems, validation_problems
 from mgrpo_lib.experiment.fingerprints import evaluation_key, validation_key
@@ -23,6 +23,23 @@ from mgrpo_lib.method.tokenizers import check_vocabulary, embeddings
 from mgrpo_lib.verifier.reward import accuracy_reward, extract_answer
 
 SECONDS_BETWEEN_LINES = 20.0
+
+
+class _Lines(StoppingCriteria):
+    """Say now and then how far sampling is: asked after every token, it stops nothing."""
+
+    def __init__(self, total: int, most: int):
+        self.total, self.most, self.start, self.width = total, most, 0, 0
+        self.begun = self.said = time.monotonic()
+
+    def __call__(self, ids: torch.Tensor, scores: Any, **kwargs) -> torch.Tensor:
+        if (now := time.monotonic()) - self.said > SECONDS_BETWEEN_LINES:
+            self.said, token = now, ids.shape[1] - self.width
+            share = (self.start + len(ids) * token / self.most) / self.total
+            to_go = clock((now - self.begun) * (1 - share) / share)
+            where = f"token {token} of at most {self.most} of the next {len(ids)}"
+            say(f"{self.start} of {self.total} completions, {where}, at most {to_go} to go")
+        return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
 
 @dataclass
@@ -102,15 +119,13 @@ class Evaluator:
             rows, rule = list(dict.fromkeys(rows)), {"do_sample": False}
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         completions: list[list[int]] = [[] for _ in rows]
-        begun = said = time.monotonic()
+        lines = _Lines(len(order), self.cfg.max_completion_length)
         for start in range(0, len(order), size):
-            if start and (now := time.monotonic()) - said > SECONDS_BETWEEN_LINES:
-                rate, said = start / (now - begun), now
-                to_go = clock((len(order) - start) / rate)
-                say(f"{start} of {len(order)} completions, {rate:.1f} per second, {to_go} to go")
             batch = {"input_ids": [list(rows[i]) for i in order[start : start + size]]}
             batch = self.tokenizer.pad(batch, return_tensors="pt", padding_side="left").to(self.model.device)
-            out = self.model.generate(**batch, max_new_tokens=self.cfg.max_completion_length, **rule)
+            lines.start, lines.width = start, batch["input_ids"].shape[1]
+            told = StoppingCriteriaList([lines])
+            out = self.model.generate(**batch, max_new_tokens=lines.most, stopping_criteria=told, **rule)
             written = out[:, batch["input_ids"].shape[1] :].tolist()
             for i, ids in zip(order[start : start + size], written, strict=True):
                 end = next((k for k, token in enumerate(ids, 1) if token in self.ends), len(ids))
