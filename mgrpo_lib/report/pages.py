@@ -208,7 +208,7 @@ def fixed_example(cfg: Config) -> dict[str, Any] | None:
 
 
 def settings_table() -> pd.DataFrame:
-    """Show every setting of `MGRPOConfig` that is not TRL's alone, as it is declared."""
+    """Show every setting of `MGRPOConfig` that is not TRL's alone, as declared."""
     rows = []
     for one in (*fields(MGRPOSettings), *fields(BudgetSettings)):
         default = f"{len(one.default_factory())} texts" if one.default is MISSING else one.default
