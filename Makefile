@@ -47,7 +47,7 @@ figures: $(READY)  ## redraw committed tables, figures and the pages' numbers, o
 	@$(RUN) figures $(OPTIONS)
 
 lab: $(READY)  ## open the notebooks in JupyterLab
-	@$(BIN)/jupyter lab --notebook-dir=notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+	@$(BIN)/jupyter lab --notebook-dir=notebooks --LabApp.news_url=None $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: $(READY)  ## units, equalities with TRL, notebooks, a small pipeline (about three minutes on two cores)
 	@$(BIN)/python -m pytest -m "not slow"

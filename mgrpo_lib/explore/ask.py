@@ -116,6 +116,18 @@ def is_problem(question: str) -> bool:
     return in_words or "".join(question.split()) == "".join(written.split())
 
 
+def solutions(question: str) -> list[str]:
+    """Work out a problem of the miniature: the value of a chain, or every digit that fits a blank.
+
+    >>> solutions("7 a+8 b*3"), solutions("1 a+2 b+? =1"), solutions("2 a*? =3")
+    (['5'], ['8'], [])
+    """
+    chain, equals, target = miniature.bare(question).partition("=")
+    if not equals:
+        return [str(miniature.worked(chain)[1])]
+    return [digit for digit in "0123456789" if miniature.worked(chain.replace("?", digit))[1] == int(target)]
+
+
 def answer_in_rounds(
     model: Evaluator,
     problems: list[dict],
@@ -143,11 +155,19 @@ def answer_in_rounds(
         raise ValueError("; ".join(found))
     if model.cfg.template == "miniature":
         for problem in problems:
-            if not is_problem(problem["question"]):
+            question, gold = problem["question"], problem["answer"]
+            if not is_problem(question):
+                chain, equals, target = miniature.bare(question).partition("=")
+                near = f"{miniature.labelled(chain)} {equals}{target}".strip() if chain else ""
                 raise ValueError(
-                    f"the miniature cannot read {problem['question']!r}; it reads chains of 2 to 6 digits such as '7 a+8 b*3' "
+                    f"the miniature cannot read {question!r}; it reads chains of 2 to 6 digits such as '7 a+8 b*3' "
                     f"or 'seven a plus eight', and blanks with a target such as {EXAMPLE['question']!r}"
+                    + (f"; write {near!r}" if is_problem(near) else "")
                 )
+            if not (fitting := solutions(question)):
+                raise ValueError(f"no digit fits the question {question!r}; change its target, the digit after =")
+            if gold and gold not in fitting:
+                raise ValueError(f"gold={gold!r} is no answer of {question!r}; leave gold out: it is worked out")
         if isinstance(phrase, str) and phrase not in PHRASES:
             raise ValueError(f"the miniature does not know the phrase {phrase!r}; its phrases are {PHRASES}")
     prompts = model.questions(problems)
@@ -172,7 +192,7 @@ def correct(
 
     Args:
         question: None: `EXAMPLE`, a validation problem of the miniature, with its answer as `gold`.
-        gold: the right answer, for the verdicts alone; no attempt sees it.
+        gold: the right answer, for the verdicts alone; no attempt sees it. None: worked out for the miniature.
         phrase, temperature: as in `answer_in_rounds`.
         seed: of the sampling.
 
@@ -182,7 +202,9 @@ def correct(
     torch.manual_seed(seed)
     if question is None:
         question, gold = EXAMPLE["question"], EXAMPLE["answer"]
-    gold = None if gold is None else str(gold)
+    question, gold = str(question), None if gold is None else str(gold)
+    if gold is None and model.cfg.template == "miniature" and is_problem(question):
+        gold = next(iter(solutions(question)), None)
     made = answer_in_rounds(model, [{"question": question, "answer": gold or ""}], rounds, phrase, temperature)
     attempts = [attempt if gold is not None else {**attempt, "correct": None} for (attempt,) in made]
     return Attempts(question, attempts, phrase_text(model.cfg.eval_phrase if phrase is None else phrase), gold)

@@ -26,6 +26,8 @@ PHRASES = [
 
 def phrase_text(phrase: int | str) -> str:
     """A guiding phrase: a text, or the number (from 1) of one of `PHRASES`."""
+    if isinstance(phrase, int) and not 1 <= phrase <= len(PHRASES):
+        raise ValueError(f"phrase {phrase} does not exist; give a number from 1 to {len(PHRASES)}, or a text")
     return phrase if isinstance(phrase, str) else PHRASES[phrase - 1]
 
 

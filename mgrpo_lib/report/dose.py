@@ -199,7 +199,7 @@ def table(content: dict) -> pd.DataFrame:
 def figure(content: dict) -> plt.Figure:
     """Draw the gain against the dose, the fix rate in training, and the step of take-off beside both theories."""
     rows, group = content["rows"], content["params"]["num_corrections"]
-    drawn, axes, _ = style.panels(["gain by dose", "fix rate in training", "take-off by dose"], 2.4)
+    drawn, axes, _ = style.panels(["gain by dose", "fix rate in training (colours: right)", "take-off by dose"], 2.4)
     gain, paths, steps = axes.values()
     colors = dict(zip(BUDGETS, (style.COLORS["grpo"], style.COLORS["mgrpo"]), strict=True))
     for arm, color in colors.items():
