@@ -60,6 +60,7 @@ def _templates() -> jinja2.Environment:
         late,
         listed,
         share,
+        take_off,
         times,
     ):
         found.filters[function.__name__] = function
@@ -103,6 +104,13 @@ def share(found: tuple | None, sign: bool = False) -> str:
 def late(step: int | None) -> str:
     """Write a step of take-off; None: later than the theory looks."""
     return f"more than {NEVER:,}" if step is None else f"{step:,}"
+
+
+def take_off(steps: list[int | None], dose: tuple) -> str:
+    """Write steps of take-off, as `preflight.take_off` has them; where no draft was fixed, the earliest that is likely."""
+    if dose[0] == 0:
+        return f"{late(steps[2])} or more"
+    return f"{late(steps[0])} ({late(steps[2])} to {late(steps[1])})"
 
 
 # ---------------------------------------------------------------------------------------------- templates
@@ -178,7 +186,7 @@ def write_preflight(cfg: Config, name: str, rows: list[dict], cost: str) -> Path
         cost: of a training, as `make plan` says it.
     """
     found, place = preflight.facts(rows), cfg.results / "preflight" / f"{cfg.run_name}-{name}"
-    steps = preflight.take_off(found["fix"], found["corrections"]) if found["fix"] else None
+    steps = preflight.take_off(found["dose"], found["corrections"]) if found["dose"] else None
     told = {"cfg": cfg, "name": name, "found": found, "steps": steps, "cost": cost}
     page = store.write_text(place.with_suffix(".md"), render("preflight.md.j2", **told))
     if found["fix"]:

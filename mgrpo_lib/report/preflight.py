@@ -39,7 +39,8 @@ def facts(records: list[dict]) -> dict[str, Any]:
     ``scores`` holds, for each of `SCORES`, the share of greedy attempts 1 and 2, then of sampled attempts 1 and 2. ``fix`` is
     of the corrections of wrong first drafts: of all, and of those that were ``complete`` (an answer in a box, and an end) or
     ``unfinished``, since finishing a draft is no correction. ``second_try`` are other drafts of the same problems, sampled
-    without seeing the first; ``look_minus_try`` is the paired difference.
+    without seeing the first; ``look_minus_try`` is the paired difference. ``dose`` is what the curve is asked about: the share
+    of complete drafts, if there are any.
     """
     wrong = [one for one in records if not one["correct_1"][0]]
     right = [one for one in records if one["correct_1"][0]]
@@ -58,6 +59,10 @@ def facts(records: list[dict]) -> dict[str, Any]:
             share(records, lambda one, k=k: np.mean([score(each) for each in attempts(one, k)])) for k in (1, 2)
         ]
 
+    corrected = {
+        rows: share(of, lambda one: np.mean(one["correct_2"]))
+        for rows, of in (("fix", wrong), ("fix_complete", complete), ("fix_unfinished", unfinished))
+    }
     difference = estimate(look - again) if len(wrong) > 1 else None
     return {
         "problems": len(records),
@@ -66,9 +71,8 @@ def facts(records: list[dict]) -> dict[str, Any]:
         "corrections": len(records[0]["correct_2"]),
         "scores": {name: scores(score) for name, score in SCORES.items()},
         **{f"signal_{k}": share(records, lambda one, k=k: 0 < np.mean(one[f"correct_{k}"]) < 1) for k in (1, 2)},
-        "fix": share(wrong, lambda one: np.mean(one["correct_2"])),
-        "fix_complete": share(complete, lambda one: np.mean(one["correct_2"])),
-        "fix_unfinished": share(unfinished, lambda one: np.mean(one["correct_2"])),
+        **corrected,
+        "dose": corrected["fix_complete"] or corrected["fix"],
         "complete": len(complete),
         "unfinished": len(unfinished),
         "broken": share(right, lambda one: 1 - np.mean(one["correct_2"])),
@@ -102,7 +106,7 @@ def committed(results: Path = ROOT / "results") -> list[dict[str, Any]]:
             continue
         records = store.read_records(manifest, store.read_json(manifest)["key"])
         found, name = facts(records), manifest.stem.removeprefix("base-")
-        steps = take_off(found["fix"], load_config("dose").num_corrections)["Adam"] if found["fix"] else None
+        steps = take_off(found["dose"], load_config("dose").num_corrections)["Adam"] if found["dose"] else None
         tokens = max(max(one["tokens_1"] + one["tokens_2"]) for one in records)
         rows.append({"model": base["params"]["model"], "set": name, "tokens": tokens, "found": found, "steps": steps})
     return rows
@@ -127,7 +131,7 @@ def figure(cfg: Config, name: str, found: dict, reference: Path = REFERENCE) -> 
         for step in row[dose.LONG]["take_off"]:
             if step:
                 curve.plot(100 * row["dose"], step, "o", ms=3.5, color=style.COLORS["mgrpo"])
-    mean, (low, high) = found["fix"]
+    mean, (low, high) = found["dose"]
     curve.axvspan(100 * max(low, 1e-3), 100 * max(high, 1.1e-3), color=style.SOFT, alpha=0.6, lw=0)
     curve.axvline(100 * max(mean, 1e-3), color=style.INK, lw=1)
     curve.set(xscale="log", yscale="log", xlabel="wrong drafts fixed, %", ylabel="steps to take-off, miniature")

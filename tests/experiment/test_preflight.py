@@ -10,6 +10,7 @@ from mgrpo_lib.experiment.preflight import manifest_of
 from mgrpo_lib.experiment.settings import load_config
 from mgrpo_lib.report import pages
 from mgrpo_lib.report.preflight import committed, facts, take_off
+from mgrpo_lib.report.theory import NEVER
 from tests.experiment.test_own_model import problems_file
 from tests.method import chat
 
@@ -91,12 +92,7 @@ def test_to_finish_a_draft_is_no_correction():
     found = facts([record("wr", "ww"), record("wr", "rw"), record("cr", "rr"), record("vr", "rr")])
     assert (found["complete"], found["unfinished"]) == (2, 2)
     assert found["fix"][0] == 0.625 and found["fix_complete"][0] == 0.25 and found["fix_unfinished"][0] == 1
-
-
-def test_a_rate_above_one_half_has_taken_off(tmp_path):
-    cfg = load_config("own", arm="base", output_root=str(tmp_path))
-    page = pages.write_preflight(cfg, "mine", [record("wr", "rr")] * 8 + [record("wr", "wr")], "").read_text()
-    assert "after 0 steps" in page and "20,000" not in page
+    assert found["dose"] == found["fix_complete"], "what the curve is asked about"
 
 
 def test_committed_preflights_of_language_models_are_read_from_their_records(tmp_path):
@@ -107,3 +103,10 @@ def test_committed_preflights_of_language_models_are_read_from_their_records(tmp
     (row,) = committed(tmp_path)
     assert (row["model"], row["set"], row["tokens"]) == ("a-model", "my-set", 9)
     assert row["found"]["fix"][0] == 0.25 and row["steps"] == take_off(row["found"]["fix"], 4)["Adam"]
+
+
+def test_take_off_is_told_also_of_the_first_step_and_of_no_fixed_draft():
+    assert pages.take_off([0, 3, 0], (0.5, (0.4, 0.6))) == "0 (0 to 3)"
+    assert pages.take_off([9, 14, 5], (0.1, (0.05, 0.2))) == "9 (5 to 14)"
+    assert pages.take_off([14000, 14000, 29], (0.0, (0.0, 0.2))) == "29 or more"
+    assert pages.take_off([9, None, 5], (0.1, (0.0, 0.2))).endswith(f"more than {NEVER:,})")
