@@ -84,6 +84,7 @@ def set_up() -> None:
         file.flush()
         pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "-c", file.name)
         packages = wanted(pins)
+        print("Colab: installing what is missing; a minute or two, with no further lines", flush=True)
         run(*pip, "--no-deps", f"{ALONE}=={pins[ALONE]}")
         run(*pip, *(text for text in packages if Requirement(text).name != ALONE))
     if Version(before.get("torchao", "1")) < Version("0.16"):
@@ -93,5 +94,5 @@ def set_up() -> None:
     if new:
         run("-c", IMPORTS)
     print(
-        f"Colab: {ROOT} is ready; packages installed: {len(new)}; torch {after['torch']} and numpy {after['numpy']} kept"
+        f"Colab: {ROOT} is ready; packages installed: {len(new)}; torch {after['torch']} and numpy {after['numpy']} kept; run the next cell"
     )

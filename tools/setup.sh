@@ -31,6 +31,10 @@ if [ -x .venv/bin/python ] && ! .venv/bin/python -c "$fits" 2>/dev/null; then
     rm -rf .venv
 fi
 [ -x .venv/bin/python ] || "$found" -m venv .venv || stop "could not make .venv with $found; remove .venv and try again"
-echo "setup: installing the locked packages into .venv (once; 2 to 6 GB, about two to ten minutes without further lines)"
+echo "setup: installing the locked packages into .venv (once; 2 to 6 GB, minutes)"
+(while sleep 30 >/dev/null 2>&1; do echo "setup: $(du -sh .venv 2>/dev/null | cut -f1) so far"; done) &
+telling=$!
+trap 'kill $telling 2>/dev/null' EXIT
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock || stop "pip could not install requirements.lock; its message is above (network? proxy? disk?). The same command goes on"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . || stop "pip could not install the library itself; its message is above"
+echo "setup: done"

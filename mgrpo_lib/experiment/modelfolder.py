@@ -20,6 +20,10 @@ def content_of(folder: Path) -> str:
     Raises:
         ValueError: a part is missing, broken or cut off, or the weights are not in safetensors; with the fix.
     """
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} is no model folder: it has no config.json; give the folder that save_pretrained wrote"
+        )
     if not (folder / "tokenizer_config.json").is_file() or not _files(folder, VOCABULARY):
         raise ValueError(f"{folder} has no tokenizer; put it there: tokenizer.save_pretrained({str(folder)!r})")
     if (folder / "adapter_config.json").exists():  # transformers would load it on top of the weights

@@ -16,7 +16,9 @@ def tell(cfg: Config) -> None:
     print(table.read_text(encoding="utf-8"))
     if agreed := agreement(cfg):
         say(agreed)
-    say(f"Everything is there. Table: {table}\nFigures: {cfg.figures}")
+    if cfg.profile == "smoke":
+        say("Profile smoke shows that every step runs. Its numbers and verdicts mean nothing: a few steps, one seed.")
+    say(f"Everything is there. Table: {table}\nFigures: {cfg.figures}. Notebooks as they ran: {cfg.results / 'runs'}")
 
 
 def agreement(cfg: Config) -> str:

@@ -317,7 +317,7 @@ def report(cfg: Config, gpus: list[tuple[str, float]], details: bool = False) ->
     """
     large = cfg.model != "miniature"
     lines = [verdict(cfg, gpus), timing.whole(cfg.profile), ASSUMPTIONS if large else ""]
-    lines += _details(cfg, gpus) if details else [f"Details: make plan PROFILE={cfg.source} DETAILS=1"]
+    lines += _details(cfg, gpus) if details else ["Details: the same with DETAILS=1"]
     return "\n".join(line for line in lines if line)
 
 

@@ -63,6 +63,7 @@ def summarise(cfg: Config) -> dict[str, Any]:
         "rates": rates,
         "foretold": (foretold := _foretold(rows, group)),
         "slope": slope,
+        "theory_slopes": _theory_slopes(rows),
         "hypotheses": _hypotheses(rows, slope, foretold),
         "rows": rows,
         "environment": store.read_json(manifest)["environment"],
@@ -179,6 +180,16 @@ def _slope(rows: list[dict]) -> dict[str, Any] | None:
             slopes.append(np.polyfit(*zip(*[point for i in chosen for point in points[i]], strict=True), 1)[0])
     slope = np.polyfit(*zip(*[point for own in points for point in own], strict=True), 1)[0]
     return {"slope": float(slope), "ci": np.quantile(slopes, [0.025, 0.975]).tolist(), "bases": len(points)}
+
+
+def _theory_slopes(rows: list[dict]) -> dict[str, float] | None:
+    """Return the slopes that the fitted theories have over the doses that took off; their limits hold for small doses."""
+    took_off = [row for row in rows if row["dose"] > 0 and any(step is not None for step in row[LONG]["take_off"])]
+    if len(took_off) < 3:
+        return None
+    doses = [math.log(row["dose"]) for row in took_off]
+    steps = {name: [math.log(row["theory"][name]) for row in took_off] for name in THEORIES}
+    return {name: float(np.polyfit(doses, logs, 1)[0]) for name, logs in steps.items()}
 
 
 # ---------------------------------------------------------------------------------------------- table and figure

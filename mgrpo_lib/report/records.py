@@ -34,7 +34,9 @@ def load_run(run: Config) -> dict[str, Any]:
     file, checked = run.run_folder / "run.json", run.run_folder / "validation.json"
     manifest = store.finished(file, fingerprint(fingerprints.run_key, run, file))
     if manifest is None:
-        raise FileNotFoundError(f"{file} is missing or was made with other parameters; run the notebook of this arm")
+        raise FileNotFoundError(
+            f"{file} is missing or was made with other parameters; run `make reproduce` with the same PROFILE, OUT and PARAMS"
+        )
     training = manifest["environment"]["training_version"]
     validation = store.finished(checked, fingerprint(fingerprints.validation_key, run, checked, training))
     return {**manifest, "validation": validation and validation["accuracy"]}

@@ -24,7 +24,6 @@ def example(monkeypatch):
     spec = importlib.util.spec_from_file_location("train_lora", ROOT / "examples" / "train_lora.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "LENGTH", 12)
     return module
 
 
@@ -41,7 +40,9 @@ def short(completions, answer, **columns):
 @pytest.mark.parametrize("nf4", [[], ["--nf4"]])
 def test_it_trains_and_the_saved_adapter_is_the_trained_model(example, chat_model, tmp_path, monkeypatch, capsys, nf4):
     monkeypatch.setattr(example, "REWARDS", [short, example.boxed])
-    example.main(["--model", chat_model, "--data", str(PROBLEMS), "--steps", "2", "--out", str(tmp_path), *nf4])
+    example.main(
+        ["--model", chat_model, "--data", str(PROBLEMS), "--steps", "2", "--length", "12", "--out", str(tmp_path), *nf4]
+    )
     text = capsys.readouterr().out
     before, after = re.findall(r"^\| (?:before|after) \| ([\d.]+) .*? \| ([\d.]+) ", text, re.MULTILINE)
     assert max(map(float, [*before, *after])) > 0, "what is right is said by the reward of the script"
@@ -55,7 +56,7 @@ def test_it_trains_and_the_saved_adapter_is_the_trained_model(example, chat_mode
 
 @pytest.mark.parametrize("nf4", [False, True])
 def test_the_base_weights_are_in_4_bits_if_asked(example, chat_model, nf4):
-    policy = example.load_policy(SimpleNamespace(model=chat_model, nf4=nf4))
+    policy = example.load_policy(SimpleNamespace(model=chat_model, nf4=nf4, length=12))
     assert is_quantized(policy.model) == nf4
 
 
