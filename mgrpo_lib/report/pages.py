@@ -189,7 +189,7 @@ def write_preflight(cfg: Config, name: str, rows: list[dict], cost: str) -> Path
     steps = preflight.take_off(found["dose"], found["corrections"]) if found["dose"] else None
     told = {"cfg": cfg, "name": name, "found": found, "steps": steps, "cost": cost}
     page = store.write_text(place.with_suffix(".md"), render("preflight.md.j2", **told))
-    if found["fix"]:
+    if found["dose"]:
         drawn = preflight.figure(cfg, name, found)
         style.save(drawn, place.parent, place.name, "Preflight", kinds=("png",))
         plt.close(drawn)

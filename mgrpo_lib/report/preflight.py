@@ -40,7 +40,7 @@ def facts(records: list[dict]) -> dict[str, Any]:
     of the corrections of wrong first drafts: of all, and of those that were ``complete`` (an answer in a box, and an end) or
     ``unfinished``, since finishing a draft is no correction. ``second_try`` are other drafts of the same problems, sampled
     without seeing the first; ``look_minus_try`` is the paired difference. ``dose`` is what the curve is asked about: the share
-    of complete drafts, if there are any.
+    of complete drafts.
     """
     wrong = [one for one in records if not one["correct_1"][0]]
     right = [one for one in records if one["correct_1"][0]]
@@ -72,7 +72,7 @@ def facts(records: list[dict]) -> dict[str, Any]:
         "scores": {name: scores(score) for name, score in SCORES.items()},
         **{f"signal_{k}": share(records, lambda one, k=k: 0 < np.mean(one[f"correct_{k}"]) < 1) for k in (1, 2)},
         **corrected,
-        "dose": corrected["fix_complete"] or corrected["fix"],
+        "dose": corrected["fix_complete"],
         "complete": len(complete),
         "unfinished": len(unfinished),
         "broken": share(right, lambda one: 1 - np.mean(one["correct_2"])),
