@@ -104,7 +104,7 @@ def obstacle(profile: str, out: str, tried: dict[str, dict], gpus: list[tuple[st
     except (ConfigError, OSError, ValueError, yaml.YAMLError) as error:
         return str(error)
     needed = machine.NOTEBOOK_GIB["miniature" if small else "llm"]
-    if not small and not gpus and not cfg.model_location:
+    if not small and not gpus and not cfg.model_folder:
         return f"planned for a GPU, with {cfg.model} from the Hub. Fix: use a machine with one, or MODEL=folder of a small model"
     if free < disk:
         return f"{free:.1f} GB of disk are free, {disk:.1f} are needed. Fix: free some, or OUT=another_disk"

@@ -86,10 +86,11 @@ def test_a_model_without_a_chat_template_is_refused(example, tmp_path, capsys):
     assert folder in refused(example, capsys, "--model", folder, "--data", str(PROBLEMS))
 
 
-def test_attempts_that_exceed_the_context_are_refused(example, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("option", "value"), [("--length", "256"), ("--steps", "0"), ("--step", "1")])
+def test_options_that_cannot_be_used_are_refused(example, tmp_path, capsys, option, value):
     folder = make_folder(tmp_path / "short", context=300)
-    monkeypatch.setattr(example, "LENGTH", 256)
-    assert "max_completion_length" in refused(example, capsys, "--model", folder, "--data", str(PROBLEMS))
+    said = refused(example, capsys, "--model", folder, "--data", str(PROBLEMS), option, value)
+    assert {"--length": "max_completion_length"}.get(option, option) in said
 
 
 def test_the_problems_are_sound_and_differ():
