@@ -4,6 +4,7 @@ Those of the pipeline come from out/results/cpu/runs (run `make reproduce` first
 ``03 04`` choose notebooks; ``text`` takes the notebooks' new text and keeps the outputs, where no code has changed.
 """
 
+import ast
 import json
 import sys
 import tempfile
@@ -48,11 +49,16 @@ def with_outputs(source: Path, executed: Path, folders: list[str]) -> dict:
     for cell in book["cells"]:
         if cell["cell_type"] == "code" and not cell["id"].endswith("-colab"):  # the set-up cell shows nothing
             copy = cells.get(cell["id"])
-            if copy is None or "".join(copy["source"]) != "".join(cell["source"]):
+            if copy is None or code_of(copy) != code_of(cell):
                 raise ValueError(f"{source.name} has new code: run `python tools/executed.py {source.stem[:2]}`")
             cell["outputs"] = [output for output in copy["outputs"] if shown(output)]
             cell["execution_count"] = copy["execution_count"]
     return book
+
+
+def code_of(cell: dict) -> str:
+    """Return what a cell does: its code without comments."""
+    return ast.dump(ast.parse("".join(cell["source"])))
 
 
 def shown(output: dict) -> bool:
