@@ -39,7 +39,7 @@ def whole(profile: str, results: Path = ROOT / "results") -> str:
         return ""
     timing, where = read_json(file), _machine(read_json(results / profile / "summary.json"))
     steps, time = len(timing["steps"]), clock(timing["seconds"])
-    return f"The whole pipeline of profile {profile}, {steps} notebooks for all its seeds, took {time} on {where}."
+    return f"The whole pipeline of profile {profile}, {steps} notebooks, took {time} on {where}, with all its seeds."
 
 
 def _machine(summary: dict) -> str:

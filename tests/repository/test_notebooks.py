@@ -242,6 +242,7 @@ def test_files_that_a_notebook_names_exist(path):
         assert (ROOT / file).exists(), f"{path.name} names {file}, which does not exist"
 
 
+@each_notebook
 def test_copies_with_outputs_show_the_present_notebooks(path):
     copy = json.loads((ROOT / "results" / "cpu" / "notebooks" / path.name).read_text(encoding="utf-8"))
     assert stripped(json.dumps(copy)) == stripped(path.read_text(encoding="utf-8")), (
