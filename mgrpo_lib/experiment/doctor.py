@@ -91,9 +91,7 @@ def obstacle(profile: str, out: str, tried: dict[str, dict], gpus: list[tuple[st
     large = profile in gpu.GPU_PROFILES
     if unwritable:
         return f"nothing can be written in {folder(out)} ({unwritable}). Fix: OUT=another_folder"
-    if large and not gpus:
-        return "no GPU. Fix: use a machine with one"
-    if large and not tried["torch"]["gpu"]:
+    if large and gpus and not tried["torch"]["gpu"]:
         return "torch does not use the GPU. Fix: see below"
     try:
         cfg = pipeline.configuration(profile, {}, out=out)
@@ -105,7 +103,7 @@ def obstacle(profile: str, out: str, tried: dict[str, dict], gpus: list[tuple[st
         return str(error)
     needed = machine.NOTEBOOK_GIB["miniature" if small else "llm"]
     if not small and not gpus and not cfg.model_folder:
-        return f"planned for a GPU, with {cfg.model} from the Hub. Fix: use a machine with one, or MODEL=folder of a small model"
+        return f"no GPU for {cfg.model} from the Hub. Fix: use a machine with one, or MODEL=folder of a small model"
     if free < disk:
         return f"{free:.1f} GB of disk are free, {disk:.1f} are needed. Fix: free some, or OUT=another_disk"
     if machine.memory()[0] < needed and (small or not gpus):

@@ -36,9 +36,11 @@ class _Lines(StoppingCriteria):
         if (now := time.monotonic()) - self.said > SECONDS_BETWEEN_LINES:
             self.said, token = now, ids.shape[1] - self.width
             share = (self.start + len(ids) * token / self.most) / self.total
-            to_go = clock((now - self.begun) * (1 - share) / share)
-            where = f"token {token} of at most {self.most} of the next {len(ids)}"
-            say(f"{self.start} of {self.total} completions, {where}, at most {to_go} to go")
+            gone, where = now - self.begun, f"token {token} of at most {self.most} of the next {len(ids)}"
+            rate, to_go = self.total * share / gone, clock(gone * (1 - share) / share)
+            say(
+                f"{self.start} of {self.total} completions, {where}, {rate:.2g} a second or more, at most {to_go} to go"
+            )
         return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
 

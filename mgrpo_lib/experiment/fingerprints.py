@@ -1,7 +1,7 @@
 """Under which fingerprint a result is reused. It is a hash of every setting that it depends on, of its inputs' fingerprints, and
 of the version of the code that made it (`mgrpo_lib.experiment.versions`). No torch.
 
-Every function takes the versions that a result was made with. By default the present ones, which decide whether it is
+Every function takes the versions that a result was made with. The default is the present ones, which decide whether it is
 reused; a report passes those of a manifest (`made_with`), so that it can read results of older versions.
 """
 

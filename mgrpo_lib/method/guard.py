@@ -1,4 +1,4 @@
-"""What can go wrong in a training, and what is done about it. Gradients that are not finite, signs that nothing is learnt,
+"""What can go wrong in a training, and what is done about it: gradients that are not finite, signs that nothing is learnt,
 memory or disk that run out, a budget of tokens that is spent. A healthy run trains as it would without.
 """
 

@@ -205,9 +205,7 @@ def example_problems() -> list[str]:
 def fixed_example(cfg: Config) -> dict[str, Any] | None:
     """Find the first wrong draft that MGRPO's first seed put right, on the benchmark where it does so most."""
     run = cfg.of_arm(verdicts.METHOD, cfg.seeds[0])
-    manifest = run.results / "records" / f"{run.run_name}.json"
-    rows = store.read_records(manifest, records.fingerprint(fingerprints.evaluation_key, run, manifest))
-    fixed = [row for row in rows if row["correct_2"] and not row["correct_1"]]
+    fixed = [row for row in records.load_attempts(run) if row["correct_2"] and not row["correct_1"]]
     if not fixed:
         return None
     most = Counter(row["benchmark"] for row in fixed).most_common(1)[0][0]

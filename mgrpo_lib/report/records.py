@@ -42,6 +42,12 @@ def load_run(run: Config) -> dict[str, Any]:
     return {**manifest, "validation": validation and validation["accuracy"]}
 
 
+def load_attempts(run: Config) -> list[dict]:
+    """Load the records of a run: both attempts at every test problem."""
+    manifest = run.results / "records" / f"{run.run_name}.json"
+    return store.read_records(manifest, fingerprint(fingerprints.evaluation_key, run, manifest))
+
+
 class Records:
     """Every record of an experiment, as arrays (seeds, problems); problems of a set have the same order everywhere.
 

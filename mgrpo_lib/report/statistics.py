@@ -51,7 +51,7 @@ def estimate(values: np.ndarray, level: float = LEVEL) -> dict[str, float]:
     freedom, at least those of the smaller factor. With one seed this is the t interval over problems.
 
     Coverage of the 95% interval of differences in simulation (`tests/report/test_statistics.py`): 93.5 to 97% with 5
-    seeds, 92 to 97.5% with 3, down to 89.5% with 2. Up to 98.5% where seeds do not differ.
+    seeds, 92 to 97.5% with 3, down to 89.5% with 2. It reaches 98.5% where seeds do not differ.
 
     Args:
         values: (seeds, problems) or (problems,), at least two problems: right or wrong, shares, or differences of them

@@ -231,7 +231,7 @@ def robustness(records: Records) -> list[dict[str, Any]]:
 def changes(records: Records, arm: str, benchmark: str) -> dict[str, Any]:
     """Return how second attempts differ from first ones.
 
-    Shares of copies and changed answers; edit distance, as a share of the longer text. Conditional rates; the share of
+    Shares of copies and changed answers; edit distance, as a share of the longer text; conditional rates; the share of
     fixed answers whose draft was cut off or had no answer; an exact McNemar p-value for each seed.
     """
     columns = ("correct_1", "correct_2", "text_1", "text_2", "answer_1", "answer_2", "truncated_1")

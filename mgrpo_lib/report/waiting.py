@@ -2,7 +2,7 @@
 
 from statistics import mean
 
-from mgrpo_lib.experiment import fingerprints, store
+from mgrpo_lib.experiment import store
 from mgrpo_lib.experiment.settings import Config
 from mgrpo_lib.report import records, verdicts
 
@@ -45,10 +45,17 @@ def of_recorded_attempts(cfg: Config, benchmark: str) -> dict[str, float]:
     They are greedy attempts of the trained models. Those that the training sampled are longer; only their means are kept.
     """
     run, plain = cfg.of_arm(verdicts.METHOD), cfg.of_arm(verdicts.BASELINE)
-    attempts = [one for seed in cfg.seeds for one in _attempts(cfg.of_arm(run.arm, seed), benchmark)]
-    single = [one["tokens_1"] for seed in cfg.seeds for one in _attempts(cfg.of_arm(plain.arm, seed), benchmark)]
-    rows = shape(cfg)
-    found = passes([one["tokens_1"] for one in attempts], [one["tokens_2"] for one in attempts], single, rows)
+    attempts, single = (
+        [
+            one
+            for seed in cfg.seeds
+            for one in records.load_attempts(cfg.of_arm(each.arm, seed))
+            if one["benchmark"] == benchmark
+        ]
+        for each in (run, plain)
+    )
+    first, second = ([one[f"tokens_{k}"] for one in attempts] for k in (1, 2))
+    found = passes(first, second, [one["tokens_1"] for one in single], shape(cfg))
     scale = steps(cfg, run.arm)["number"] / steps(cfg, plain.arm)["number"] / found.pop("baseline")
     return {way: scale * number for way, number in found.items()}
 
@@ -72,9 +79,3 @@ def steps(cfg: Config, arm: str) -> dict[str, float]:
         "number": mean(map(len, runs)), "seconds": seconds, "all": len(every), "long_drafts": cut[""],
         "long_corrections": cut["layer2/"],
     }  # fmt: skip
-
-
-def _attempts(run: Config, benchmark: str) -> list[dict]:
-    manifest = run.results / "records" / f"{run.run_name}.json"
-    rows = store.read_records(manifest, records.fingerprint(fingerprints.evaluation_key, run, manifest))
-    return [row for row in rows if row["benchmark"] == benchmark]

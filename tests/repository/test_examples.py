@@ -19,8 +19,8 @@ PROBLEMS = ROOT / "examples" / "problems.jsonl"
 
 
 @pytest.fixture
-def example(monkeypatch):
-    """The script as a module, with short attempts."""
+def example():
+    """The script as a module."""
     spec = importlib.util.spec_from_file_location("train_lora", ROOT / "examples" / "train_lora.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
