@@ -22,8 +22,9 @@ from importlib.util import find_spec
 
 if "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules:
     folder = os.environ.get("MGRPO_HOME", "/content/mgrpo")
-    if not os.path.exists(folder):
-        subprocess.run(["git", "clone", "--quiet", "https://github.com/REPOSITORY", folder], check=True)
+    clone = ["git", "clone", "--quiet", "https://github.com/REPOSITORY", folder]
+    if not os.path.exists(folder) and subprocess.run(clone).returncode:
+        raise SystemExit(f"{clone[3]} cannot be cloned: is it public? make badges REPO=owner/name names the repository")
     sys.path.insert(0, os.path.join(folder, "tools"))
     import colab
 

@@ -94,5 +94,6 @@ def set_up() -> None:
     if new:
         run("-c", IMPORTS)
     print(
-        f"Colab: {ROOT} is ready; packages installed: {len(new)}; torch {after['torch']} and numpy {after['numpy']} kept; run the next cell"
+        f"Colab: {ROOT} is ready; packages installed: {len(new)}; torch {after['torch']} and numpy {after['numpy']} kept; run the next cell\n"
+        f"Where a text says `make plan PROFILE=colab`, write here: !cd {ROOT} && python -m mgrpo_lib plan --profile colab"
     )

@@ -307,5 +307,7 @@ def _states(waiting: list[Job], running: dict[Job, float], finished: dict[Job, f
     states = [f"{job.name} {t['step']}/{t['total']} {t['note']}" if t else job.name for job, t in told.items()]
     left = {job: t["to_go"] for job, t in told.items() if t.get("to_go") is not None}
     work = time_to_go(waiting, running, finished, left)
-    to_go = "time to go unknown" if work is None else f"about {clock(work / workers)} to go"
+    to_go = (
+        "time to go: told once each kind of step has begun" if work is None else f"about {clock(work / workers)} to go"
+    )
     return f"{' | '.join(states)} | {len(waiting)} waiting, {to_go}"

@@ -2,6 +2,7 @@
 notebooks.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -60,6 +61,7 @@ class Progress:
         self.file, self.total, self.done, self.every, self.show, self.now = file, total, done, every, show, now
         self.start = self.written = self.said = now()
         self.marks: deque = deque(maxlen=RECENT + 1)  # (step, seconds) of the last updates
+        self.told_from = done + max(FEWEST + 1, math.ceil(SHARE * total))  # the first step warms up and does not count
 
     def update(self, step: int, note: str = "", details: str = "") -> None:
         """Record a finished step; `details` go into the printed line alone, where there is more room."""
@@ -70,15 +72,15 @@ class Progress:
             write_json(self.file, {"step": step, "total": self.total, "to_go": to_go, "note": note})
             self.written = now
         if now - self.said >= self.every or step == self.total:
-            left = "time to go unknown" if to_go is None else f"{clock(to_go)} to go"
+            left = f"time to go: told from step {self.told_from} on" if to_go is None else f"{clock(to_go)} to go"
             self.show(f"step {step}/{self.total}  {note}{details}  {clock(now - self.start)} gone, {left}")
             self.said = now
 
     def to_go(self, step: int) -> float | None:
-        """Return the seconds to go after a step; None while too few are seen. The first, which warms up, does not count."""
+        """Return the seconds to go after a step; None while too few are seen."""
         lengths = [(end - begin) / (j - i) for (i, begin), (j, end) in pairwise(self.marks) if j > i]
         if step == self.total:
             return 0.0
-        if len(lengths) < FEWEST or step - self.done < SHARE * self.total:
+        if step < self.told_from or len(lengths) < FEWEST:
             return None
         return round((self.total - step) * median(lengths), 1)

@@ -312,7 +312,7 @@ def load_config(profile: str, **overrides: Any) -> Config:
 def _check_names(values: dict[str, Any], valid: list[str], where: str) -> None:
     for name in values:
         if name not in valid:
-            raise ConfigError(f"unknown setting {name!r} in {where}; {nearest(name, valid)}")
+            raise ConfigError(f"unknown setting {name!r} in {where}; {nearest(name, valid)} (all: docs/settings.md)")
 
 
 def _sentence(error: dict) -> str:

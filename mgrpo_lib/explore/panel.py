@@ -15,13 +15,19 @@ class Panel:
         self.transition = widgets.Dropdown(description="transition")
         self.number = widgets.BoundedIntText(value=1, min=1, max=1, description="record")
         self.total, self.page = widgets.Label(), widgets.HTML()
+        small = widgets.Layout(width="auto")
+        self.back, self.next = (widgets.Button(description=name, layout=small) for name in ("previous", "next"))
         menus = [self.run, self.benchmark, self.transition]
         row = widgets.Layout(flex_flow="row wrap")
-        self.box = widgets.VBox([widgets.Box([*menus, self.number, self.total], layout=row), self.page])
+        self.box = widgets.VBox(
+            [widgets.Box([*menus, self.number, self.total, self.back, self.next], layout=row), self.page]
+        )
         self.refresh(transition=explorer.first_transition())
         for menu in menus:
             menu.observe(lambda _: self.refresh(), "value")
         self.number.observe(lambda _: self.show(), "value")
+        for button, by in ((self.back, -1), (self.next, 1)):  # the number keeps its bounds
+            button.on_click(lambda _, by=by: self.number.set_trait("value", self.number.value + by))
 
     def refresh(self, transition: str | None = None) -> None:
         """Offer what the chosen run has, keep the other choices where they exist, and show the first record."""

@@ -14,7 +14,7 @@ from mgrpo_lib.report import style, tables
 from mgrpo_lib.report.records import Records
 from mgrpo_lib.report.statistics import accuracy_interval, estimate, holm
 from mgrpo_lib.report.theory import curve, fitted_rate, half_after, squared_error, take_off
-from mgrpo_lib.report.verdicts import ALPHA, SMALLEST_EFFECT
+from mgrpo_lib.report.verdicts import ALPHA, NO_GAIN, SMALLEST_EFFECT
 
 SET = "blanks"
 BUDGETS = {"mgrpo": "grpo_matched", "mgrpo_long": "grpo_matched_long"}  # each arm and its token-matched baseline
@@ -22,7 +22,6 @@ SHORT, LONG = BUDGETS
 THEORIES = {"gradient": False, "Adam": True}  # and whether it divides by the root mean square
 LOW, HIGH = 0.01, 0.10  # doses of hypothesis D1
 FIRST_SEEN = ("fix_05", "fix_20")  # curves that Adam's theory was made from; D5 tests it on the others
-NONE = "no gain of 2 points or more"
 CAPTION = {
     "title": "When does MGRPO take off?",
     "text": "Base models of the miniature that fix more or fewer of their wrong guesses before training (the dose). Left: gain of "
@@ -121,7 +120,7 @@ def preflight(cfg: Config) -> list[dict]:
 def _verdict(found: dict, p: float) -> str:
     if p < ALPHA:
         return "gain" if found["gain"] > 0 else "loss"
-    return NONE if found["gain_ci"][1] < SMALLEST_EFFECT else "undecided"
+    return NO_GAIN if found["gain_ci"][1] < SMALLEST_EFFECT else "undecided"
 
 
 def _curves(rows: list[dict], bases: tuple[str, ...] | None = None) -> tuple[list[float], list[list[dict]]]:
@@ -151,7 +150,7 @@ def _hypotheses(rows: list[dict], slope: dict | None, foretold: dict | None) -> 
         return slope is not None and slope["ci"][0] <= value <= slope["ci"][1]
 
     answers = {
-        "D1": any(dose >= HIGH for dose in gains[SHORT]) and any(row[SHORT]["verdict"] == NONE for row in low),
+        "D1": any(dose >= HIGH for dose in gains[SHORT]) and any(row[SHORT]["verdict"] == NO_GAIN for row in low),
         "D2": min(gains[LONG], default=1.0) < min(gains[SHORT], default=1.0),
         "D3": holds(-1),
         "D4": holds(-0.5) and not holds(-1),

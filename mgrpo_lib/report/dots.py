@@ -9,7 +9,7 @@ from matplotlib.patheffects import withStroke
 
 from mgrpo_lib.report import style
 from mgrpo_lib.report.tables import name_of, ordered_arms
-from mgrpo_lib.report.verdicts import BASELINE, CONTROLS, HYPOTHESES, METHOD, SMALLEST_EFFECT
+from mgrpo_lib.report.verdicts import BASELINE, CONTROLS, HYPOTHESES, METHOD, SMALLEST_EFFECT, in_words
 
 LINEAR = 5  # percentage points: beyond these the axis of differences is logarithmic
 OUTLINE = [withStroke(linewidth=2, foreground="white")]  # letters stay readable on lines
@@ -53,12 +53,14 @@ def _interval(axis: Axes, interval: Iterable[float], y: float, color: str, lw: f
 def verdicts_figure(summary: dict) -> plt.Figure:
     """Draw each hypothesis on each benchmark, coloured by its verdict; the grey band holds effects too small to matter."""
     benchmarks, names = summary["params"]["benchmarks"], list(summary["verdicts"])
-    figure, axes, _ = style.panels(names, 0.3 * len(benchmarks) + 0.7)
+    figure, axes, _ = style.panels(names, 0.36 * len(benchmarks) + 0.7)
     ends = [100 * x for row in summary["hypotheses"] for x in row["ci"]]
     faces = {**style.VERDICT_COLORS, "undecided": "white"}
+    shown = {verdict: in_words(verdict, summary["hypotheses"]) for verdict in style.VERDICT_COLORS}
     for name, axis in axes.items():
         axis.axvspan(-100 * SMALLEST_EFFECT, 100 * SMALLEST_EFFECT, color="#EEEEEE", zorder=0, lw=0)
-        for row in (row for row in summary["hypotheses"] if row["hypothesis"] == name):
+        rows = [row for row in summary["hypotheses"] if row["hypothesis"] == name]
+        for row in rows:
             y, verdict = len(benchmarks) - 1 - benchmarks.index(row["benchmark"]), row["verdict"]
             color, value = style.VERDICT_COLORS[verdict], 100 * row["difference"]
             look = {"color": color, "mfc": faces[verdict], "mec": color if verdict == "undecided" else "white"}
@@ -66,12 +68,12 @@ def verdicts_figure(summary: dict) -> plt.Figure:
             axis.plot(value, y, style.VERDICT_MARKERS[verdict], ms=7, mew=0.8, zorder=3, **look)
             place = {"textcoords": "offset points", "ha": "center", "va": "bottom"}
             axis.annotate(f"{value:+.1f}", (value, y), (0, 4.5), path_effects=OUTLINE, **place)
-        axis.set_title(f"{name}: {summary['verdicts'][name]}\n" + textwrap.fill(HYPOTHESES[name], 38))
+        axis.set_title(f"{name}: {in_words(summary['verdicts'][name], rows)}\n" + textwrap.fill(HYPOTHESES[name], 38))
         _name_rows(axis, benchmarks)
         axis.set_ylim(-0.5, len(benchmarks) - 0.1)
         _points_axis(axis, ends, (-20, -LINEAR, -2, 0, 2, LINEAR, 20, 80))
     handles = [
-        style.key(verdict, color=color, marker=style.VERDICT_MARKERS[verdict], mfc=faces[verdict], lw=2)
+        style.key(shown[verdict], color=color, marker=style.VERDICT_MARKERS[verdict], mfc=faces[verdict], lw=2)
         for verdict, color in style.VERDICT_COLORS.items()
     ]
     style.finish(

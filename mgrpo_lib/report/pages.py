@@ -81,7 +81,7 @@ def _templates() -> jinja2.Environment:
         timing,
     ):
         found.globals[function.__name__] = function
-    found.globals |= {name: getattr(verdicts, name) for name in ("ALPHA", "SMALLEST_EFFECT", "CONTROLS")}
+    found.globals |= {name: getattr(verdicts, name) for name in ("ALPHA", "SMALLEST_EFFECT", "CONTROLS", "in_words")}
     return found
 
 

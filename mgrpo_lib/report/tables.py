@@ -8,7 +8,7 @@ import yaml
 from mgrpo_lib.experiment import store
 from mgrpo_lib.experiment.settings import Config
 from mgrpo_lib.report.typeset import latex, markdown
-from mgrpo_lib.report.verdicts import CONTROLS, HYPOTHESES, at_equal_tokens
+from mgrpo_lib.report.verdicts import CONTROLS, HYPOTHESES, at_equal_tokens, in_words
 
 NAMES = {
     "base": "base model",
@@ -143,7 +143,7 @@ def verdict_table(summary: dict) -> pd.DataFrame:
     for name, word in summary["verdicts"].items():
         own = [row for row in summary["hypotheses"] if row["hypothesis"] == name]
         cells = {row["benchmark"]: f"{points(row)} {marks[row['verdict']]}" for row in own}
-        rows.append({"": name, "hypothesis": HYPOTHESES[name], "verdict": f"**{word}**", **cells})
+        rows.append({"": name, "hypothesis": HYPOTHESES[name], "verdict": in_words(word, own), **cells})
     return pd.DataFrame(rows)
 
 
@@ -159,7 +159,7 @@ def undecided_table(summary: dict) -> pd.DataFrame:
             "benchmark": row["benchmark"],
             "points": points(row),
             "p, Holm": f"{row['p_holm']:.2g}",
-            "verdict": row["verdict"],
+            "verdict": in_words(row["verdict"], [row]),
             DETECTABLE: _detectable(row),
             "seeds to decide": known(row["seeds_needed"]),
             "problems to decide": known(row["problems_needed"]),

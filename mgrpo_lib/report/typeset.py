@@ -30,12 +30,12 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def escaped(text: str) -> str:
-    r"""Escape what would be Markdown in a text, unless all of it is bold.
+    r"""Escape what would be Markdown in a text.
 
-    >>> escaped("a|b"), escaped("**supported**")
-    ('a\\|b', '**supported**')
+    >>> escaped("a|b")
+    'a\\|b'
     """
-    return text if re.fullmatch(r"\*\*\w+\*\*", text) else re.sub(r"([\\|`<*$])", r"\\\1", text)
+    return re.sub(r"([\\|`<*$])", r"\\\1", text)
 
 
 def latex(table: pd.DataFrame, name: str, caption: str, origin: str) -> str:
@@ -64,10 +64,9 @@ def latex(table: pd.DataFrame, name: str, caption: str, origin: str) -> str:
 
 
 def _cell(value: object) -> str:
-    """Escape special characters, set a true minus before numbers, and turn Markdown's stars into bold type."""
+    """Escape special characters, and set a true minus before numbers."""
     text = str(value).translate(SPECIAL)
     text = re.sub(r"(?<![\w.])-(?=\d)", "$-$", text)
-    text = re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text)
     return "{}" + text if text.startswith(("[", "*")) else text  # else LaTeX reads an option of the line before
 
 

@@ -23,6 +23,7 @@ from mgrpo_lib.report.statistics import (
 
 ALPHA = 0.05
 SMALLEST_EFFECT = 0.02  # smaller ones are of no interest
+NO_GAIN = "no gain of 2 points or more"
 METHOD, BASELINE = "mgrpo", "grpo_matched"
 HYPOTHESES = {
     "H1": "MGRPO's first attempts are better than the matched GRPO's",
@@ -102,6 +103,12 @@ def overall(rows: list[dict]) -> dict[str, str]:
         decided = {row["verdict"] for row in rows if row["hypothesis"] == name} - {"undecided"}
         words[name] = "mixed" if len(decided) == 2 else next(iter(decided), "undecided")
     return words
+
+
+def in_words(word: str, rows: list[dict]) -> str:
+    """Return a verdict over rows as it is shown: *refuted* only where a difference is shown to be negative."""
+    refuted = [row for row in rows if row["verdict"] == "refuted"]
+    return NO_GAIN if word == "refuted" and all(row["ci"][1] > 0 for row in refuted) else word
 
 
 # ---------------------------------------------------------------------------------------------- is it correction?

@@ -77,7 +77,7 @@ def test_the_time_to_go_is_told_from_some_share_on_and_neither_a_slow_start_nor_
         progress.update(step)
         told[step] = store.read_json(tmp_path / "state.json")["to_go"]
     assert told == {step: None if step < 5 else 2.0 * (100 - step) for step in told}
-    assert "unknown" in lines[3] and "3:10 to go" in lines[4]
+    assert "from step 5" in lines[3] and "3:10 to go" in lines[4]
 
 
 def test_what_an_earlier_process_did_tells_nothing(tmp_path):

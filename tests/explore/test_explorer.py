@@ -198,6 +198,9 @@ def test_widgets_page_through_the_records():
     assert panel.page.value == explorer.page(run, records[0]) and panel.total.value == f"of {len(records)}"
     panel.number.value = 2
     assert panel.page.value == explorer.page(run, records[1])
+    for button, shown in ((panel.next, 2), (panel.back, 1), (panel.back, 0), (panel.back, 0)):
+        button.click()
+        assert panel.page.value == explorer.page(run, records[shown])
     panel.number.value = 10_000
     assert panel.page.value == explorer.page(run, records[-1])
     panel.transition.value = "right to wrong"
