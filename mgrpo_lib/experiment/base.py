@@ -10,7 +10,7 @@ from accelerate import PartialState
 from mgrpo_lib.experiment import warmup
 from mgrpo_lib.experiment.data import problems_at_hand, training_problems
 from mgrpo_lib.experiment.failures import explained, partial_folder
-from mgrpo_lib.experiment.fingerprints import base_key, finished_run
+from mgrpo_lib.experiment.keys import base_key, finished_run
 from mgrpo_lib.experiment.models import MINIATURE, is_borrowed, limit_threads, load_base, load_tokenizer
 from mgrpo_lib.experiment.progress import Progress
 from mgrpo_lib.experiment.prompts import check_prompts
@@ -25,12 +25,12 @@ def train_base(cfg: Config) -> dict:
     """Store the base model.
 
     Returns:
-        Its manifest: fingerprint, number of parameters, seconds.
+        Its manifest: key, number of parameters, seconds.
     """
     cfg = cfg.of_arm("base")
     key = base_key(cfg)
     if done := finished_run(cfg):
-        print(f"base model reused, same settings and version (fingerprint {key})")
+        print(f"base model reused, same settings and version (key {key})")
         return done
     if cfg.model != MINIATURE:
         try:

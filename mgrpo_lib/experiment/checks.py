@@ -96,7 +96,7 @@ def _check_file(setting: str, given: str, path: Path) -> None:
 def _name_model(cfg: Config, own_model: str | None, wanted: str | None) -> Config:
     """Name a model folder by its last part and its content, as results do: where it lies is no part of them."""
     folder = from_repository(cfg.model)
-    if cfg.model == "miniature" or (cfg.model == own_model and not folder.is_dir()):
+    if cfg.is_miniature or (cfg.model == own_model and not folder.is_dir()):
         return cfg
     if not folder.is_dir():
         if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", cfg.model):
@@ -169,7 +169,7 @@ def _experiment(cfg: Config):
 
 def _model(cfg: Config):
     """A model that cannot be had, and settings that do not go with it."""
-    if cfg.model == "miniature":
+    if cfg.is_miniature:
         for name in ("model_revision", "model_content", "system_prompt", "chat_template_kwargs", "sft_steps"):
             if getattr(cfg, name):
                 yield f"{name} is for language models, and the model is the miniature; leave it out"
@@ -207,9 +207,9 @@ def _data(cfg: Config):
         if name not in known[setting]:
             kinds = ", ".join(FILE_KINDS)
             yield f"{setting}: unknown set {name!r}; {nearest(name, known[setting])} Or give the path of a {kinds} file"
-        elif cfg.model == "miniature" and name not in {"miniature", *miniature.BENCHMARKS}:
+        elif cfg.is_miniature and name not in {"miniature", *miniature.BENCHMARKS}:
             yield f"{setting}: {name!r} is text, and the model 'miniature' reads arithmetic alone; set model"
-        elif cfg.model != "miniature" and name == "miniature":
+        elif not cfg.is_miniature and name == "miniature":
             yield f"{setting}: {name!r} is in the miniature's own signs; for {cfg.model} take profile own, or set train_data and benchmarks"
     if cfg.train_problems == 0 and cfg.train_data in GENERATORS:
         yield f"train_problems 0 means all, and {cfg.train_data} has no end; give a number"

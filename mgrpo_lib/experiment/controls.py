@@ -18,7 +18,7 @@ import time
 import torch
 
 from mgrpo_lib.experiment.evaluate import Evaluator, all_problems, evaluate, validate
-from mgrpo_lib.experiment.fingerprints import controls_key, evaluation_key, group_name, run_key, tested_together
+from mgrpo_lib.experiment.keys import controls_key, evaluation_key, group_name, run_key, tested_together
 from mgrpo_lib.experiment.progress import Progress
 from mgrpo_lib.experiment.settings import Config
 from mgrpo_lib.experiment.store import finished, read_records, write_records
@@ -52,7 +52,7 @@ def sample(cfg: Config) -> dict | None:
         The manifest. A record of ``samples/<run>.jsonl.gz`` is one of the first `probe_problems` of a test set, with
         ``answer_k, correct_k, tokens_k, truncated_k``: lists of one entry a sample.
     """
-    manifest, key = cfg.results / "samples" / f"{cfg.run_name}.json", evaluation_key(cfg)
+    manifest, key = cfg.manifest("samples"), evaluation_key(cfg)
     if cfg.samples == 0:
         return None
     if done := finished(manifest, key):
@@ -108,7 +108,7 @@ def controls(cfg: Config) -> dict:
 
 def read_drafts(run: Config) -> list[list[int]]:
     """Read the first attempts of a run as token ids, in the order of its problems."""
-    manifest = run.results / "records" / f"{run.run_name}.json"
+    manifest = run.manifest("records")
     return [record["ids_1"] for record in read_records(manifest, evaluation_key(run))]
 
 

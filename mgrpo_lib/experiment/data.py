@@ -93,7 +93,7 @@ def whole_set(cfg: Config, name: str, split: str) -> list[dict]:
         return read_benchmark(name, split, cfg.data_folder)
     rows = own_problems(cfg.files[name])
     for number, row in enumerate(rows, 1):
-        if cfg.model == "miniature" and (sign := miniature.unreadable(row["question"])):
+        if cfg.is_miniature and (sign := miniature.unreadable(row["question"])):
             raise ValueError(
                 f"{cfg.files[name].name}, row {number}: the miniature cannot read {sign!r}, but chains such as '7 a+8 b*3' and blanks "
                 "such as '7 a+? b-3 =4'; set model to a language model (for make: MODEL=)"

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from mgrpo_lib.experiment.data import check_count, test_problems, training_sets, whole_set
-from mgrpo_lib.experiment.fingerprints import data_key
+from mgrpo_lib.experiment.keys import data_key
 from mgrpo_lib.experiment.settings import GENERATED, GENERATORS, Config
 from mgrpo_lib.experiment.store import environment, write_json
 from mgrpo_lib.tasks.benchmarks import SETS, known_flaws

@@ -95,7 +95,7 @@ def obstacle(profile: str, out: str, tried: dict[str, dict], gpus: list[tuple[st
         return "torch does not use the GPU. Fix: see below"
     try:
         cfg = pipeline.configuration(profile, {}, out=out)
-        small = cfg.model == "miniature"
+        small = cfg.is_miniature
         pipeline.check_model(cfg)
         disk = RECORDS_GB + (0 if small else plan.disk(cfg))
         short = plan.fits(cfg, min(gib for _, gib in gpus), reserve=False) if gpus and not small else ""

@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from mgrpo_lib.experiment.data import test_problems, validation_problems
-from mgrpo_lib.experiment.fingerprints import evaluation_key, validation_key
+from mgrpo_lib.experiment.keys import evaluation_key, validation_key
 from mgrpo_lib.experiment.models import limit_threads, load_policy
 from mgrpo_lib.experiment.progress import clock, say
 from mgrpo_lib.experiment.prompts import check_room, phrase_ids, prompt_ids
@@ -207,7 +207,7 @@ def evaluate(cfg: Config) -> dict:
     Returns:
         The manifest: key, digest of the records, seconds, generated tokens, and the accuracy on each benchmark.
     """
-    manifest, key = cfg.results / "records" / f"{cfg.run_name}.json", evaluation_key(cfg)
+    manifest, key = cfg.manifest("records"), evaluation_key(cfg)
     if done := finished(manifest, key):
         print(f"{cfg.run_name}: evaluation reused, same settings, version and model (key {key})")
         return done

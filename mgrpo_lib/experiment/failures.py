@@ -1,11 +1,11 @@
 """What a user of a profile is told where memory, disk or numbers end a training: the profile's settings to change."""
 
-import shutil
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
 from mgrpo_lib.experiment.settings import Config
+from mgrpo_lib.experiment.store import ELSEWHERE, make_room
 from mgrpo_lib.method.checkpoints import newest_checkpoint
 from mgrpo_lib.method.guard import TrainingError, reason
 
@@ -45,7 +45,7 @@ def explained(training: Callable) -> Callable:
 
 def _advice(kind: str, cfg: Config, checkpoint: Path | None) -> str:
     if kind == "numbers":
-        half = "" if cfg.dtype == "float32" or cfg.model == "miniature" else ", or dtype=float32 (more memory)"
+        half = "" if cfg.dtype == "float32" or cfg.is_miniature else ", or dtype=float32 (more memory)"
         return f"Try a lower learning_rate (now {cfg.learning_rate:g}), another beta (now {cfg.beta:g}){half}"
     if kind == "memory":
         lower = ["micro_batch_size", "prompts_per_step", "num_generations", "max_completion_length"]
@@ -55,11 +55,10 @@ def _advice(kind: str, cfg: Config, checkpoint: Path | None) -> str:
         switches += [] if cfg.load_in_4bit else ["load_in_4bit=true"]
         more = f"; or set {', '.join(switches)}" if switches else ""
         return f"Lower one of {values}{more}. `make plan PROFILE={cfg.source}` counts what each takes"
-    elsewhere = "write elsewhere: OUT=folder (in a notebook: output_root)"
     if kind == "closed":
-        return f"Make {cfg.results} writable, or {elsewhere}"
-    free, size = shutil.disk_usage(cfg.output).free / 1e9, ""
+        return f"Make {cfg.results} writable, or {ELSEWHERE}"
+    size = ""
     if checkpoint:
         taken = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file()) / 1e9
         size = f" (a checkpoint takes {taken:.3g} GB, and for a moment there are three)"
-    return f"{cfg.results} has {free:.3g} GB free: make room{size}, set checkpoint_steps=0, or {elsewhere}"
+    return make_room(cfg.results, f"{size}, set checkpoint_steps=0")

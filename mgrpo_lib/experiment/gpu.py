@@ -23,7 +23,7 @@ def gpu_hint() -> str:
 
 def offer(cfg: Config) -> None:
     """Say, in a notebook that trains the miniature, what this machine's GPU could train instead."""
-    if cfg.model == "miniature" and (hint := gpu_hint()):
+    if cfg.is_miniature and (hint := gpu_hint()):
         say(hint)
 
 
@@ -33,7 +33,7 @@ def check_memory(cfg: Config) -> None:
     Raises:
         ConfigError: says what to lower.
     """
-    if cfg.model == "miniature":
+    if cfg.is_miniature:
         return
     found = machine.gpus()
     if not found and cfg.model_content and cfg.model_content == load_config(cfg.source, arm="base").model_content:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mgrpo_lib.experiment import fingerprints, store, versions
+from mgrpo_lib.experiment import keys, store, versions
 from mgrpo_lib.experiment.notebook import arguments
 from mgrpo_lib.experiment.settings import ROOT, Config, ConfigError, EvalSettings, ModelSettings, TrainSettings
 
@@ -25,7 +25,7 @@ class Job:
     parameters: dict[str, Any]
     output: Path  # the executed copy
     manifest: Path | None  # what the notebook leaves when it is done (None: it only shows what others left) ...
-    fingerprint: str  # ... and the fingerprint that this must bear
+    key: str  # ... and the key that this must bear
     settings: dict[str, Any]  # of its model, or of the whole experiment, as manifests hold them
     progress: Path
     needs: list["Job"] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Job:
 
     def fulfilled(self) -> bool:
         """True if the notebook left its result, made with these parameters, inputs and versions."""
-        return self.manifest is None or store.finished(self.manifest, self.fingerprint) is not None
+        return self.manifest is None or store.finished(self.manifest, self.key) is not None
 
     def beside(self, suffix: str) -> Path:
         """A file beside the executed copy."""
@@ -95,16 +95,16 @@ def list_jobs(cfg: Config, settings: dict[str, Any], workers: int = 1) -> list[J
 
     def evaluation(name: str, run: Config, needs: list[Job]) -> Job:
         manifest = cfg.results / "controls" / f"{name}.json"
-        made = job(f"05_{name}", "05_benchmarks", manifest, fingerprints.controls_key(run), needs, run)
-        tested = [one.run_name for one in fingerprints.tested_together(run)]
-        made.parts = [cfg.results / kind / f"{one}.json" for kind in ("records", "samples") for one in tested]
+        made = job(f"05_{name}", "05_benchmarks", manifest, keys.controls_key(run), needs, run)
+        tested = keys.tested_together(run)
+        made.parts = [one.manifest(kind) for kind in ("records", "samples") for one in tested]
         made.models = len(tested)
         return made
 
     base = cfg.of_arm("base")
-    sets = job("01_data", "01_data", cfg.results / "data.json", fingerprints.data_key(cfg), [])
-    manifest = base.run_folder / "run.json"
-    base_model = job("02_base_model", "02_base_model", manifest, fingerprints.base_key(cfg), [])
+    sets = job("01_data", "01_data", cfg.results / "data.json", keys.data_key(cfg), [])
+    manifest = base.manifest("run")
+    base_model = job("02_base_model", "02_base_model", manifest, keys.base_key(cfg), [])
     base_model.progress = cfg.results / "progress" / "base.json"
     evaluations = [evaluation("base", base, [base_model])]
     jobs, waiting = [sets, base_model, evaluations[0]], []
@@ -114,17 +114,17 @@ def list_jobs(cfg: Config, settings: dict[str, Any], workers: int = 1) -> list[J
         trained: dict[str, Job] = {}
         # an arm whose tokens another one matches comes first
         for run in sorted((cfg.of_arm(arm, seed) for arm in cfg.arms), key=lambda run: run.match_tokens_of is not None):
-            notebook, manifest = "03_grpo" if run.num_layers == 1 else "04_mgrpo", run.run_folder / "run.json"
+            notebook, manifest = "03_grpo" if run.num_layers == 1 else "04_mgrpo", run.manifest("run")
             needs = [base_model] + ([trained[run.match_tokens_of]] if run.match_tokens_of else [])
             name = f"{notebook[:2]}_{run.run_name}"
-            trained[run.arm] = job(name, notebook, manifest, fingerprints.run_key(run), needs, run)
+            trained[run.arm] = job(name, notebook, manifest, keys.run_key(run), needs, run)
         jobs += trained.values()
         first = cfg.of_arm(next(iter(cfg.arms)), seed)  # the notebook tests every arm of this seed
         evaluations.append(evaluation(f"seed{seed}", first, [evaluations[0], *trained.values()]))
         waiting.append(evaluations[-1])
         if len(waiting) == workers:
             jobs.append(waiting.pop(0))
-    summary, key = cfg.results / "summary.json", fingerprints.summary_key(cfg)
+    summary, key = cfg.results / "summary.json", keys.summary_key(cfg)
     figures = job("06_figures", "06_figures", summary, key, [sets, *evaluations])
     return [*jobs, *waiting, figures, job("00_overview", "00_overview", None, "", [figures])]
 
@@ -137,12 +137,12 @@ def _list_for_each_base(cfg: Config, settings: dict[str, Any], workers: int) -> 
         jobs += [one for one in own if "02" <= one.notebook[:2] <= "05"]
         for one in own:
             one.name = f"{base}/{one.name}"
-    dose, key = cfg.results / "dose.json", fingerprints.dose_key(cfg)
+    dose, key = cfg.results / "dose.json", keys.dose_key(cfg)
     return [*jobs, _job(cfg, settings, "10_when", "10_when", dose, key, list(jobs))]
 
 
 def _job(
-    cfg: Config, settings: dict, name: str, notebook: str, manifest: Path | None, fingerprint: str, needs: list[Job],
+    cfg: Config, settings: dict, name: str, notebook: str, manifest: Path | None, key: str, needs: list[Job],
     run: Config | None = None,
 ) -> Job:  # fmt: skip
     own = {} if run is None else {"arm": run.arm} | ({} if run.arm == "base" else {"seed": run.seed})
@@ -153,7 +153,7 @@ def _job(
         parameters=arguments(NOTEBOOKS / f"{notebook}.ipynb", given),
         output=cfg.results / "runs" / f"{name}.ipynb",
         manifest=manifest,
-        fingerprint=fingerprint,
+        key=key,
         settings=(run or cfg).model_dump(mode="json"),
         progress=cfg.results / "progress" / f"{run.run_name if run and notebook[:2] < '05' else name}.json",
         needs=needs,
@@ -189,14 +189,14 @@ def outdated(jobs: list[Job]) -> dict[str, list[str]]:
             made = store.read_json(job.manifest) if job.manifest else {}
         except (FileNotFoundError, ValueError):  # not made yet, or cut off, which is said elsewhere
             continue
-        if made and made.get("key") != job.fingerprint:
+        if made and made.get("key") != job.key:
             found.setdefault(_what_changed(job, made, old), []).append(job.name)
             old.append(job)
     return found
 
 
 def _what_changed(job: Job, made: dict[str, Any], old: list[Job]) -> str:
-    """Why a manifest has another fingerprint, in a few words."""
+    """Why a manifest has another key, in a few words."""
     params, code = made.get("params", {}), made.get("environment", {})
     names = [name for name in sorted(params.keys() & DECISIVE) if params[name] != job.settings[name]]
     reasons = [f"other {', '.join(names)}"] if names else []
@@ -216,7 +216,9 @@ def notes(pending: list[Job], done: list[Job]) -> list[str]:
     said = []
     if old := outdated(pending):
         steps = "; ".join(f"{_few(names)} ({why})" for why, names in old.items())
-        said.append(f"there with another fingerprint, and made again: {steps}; OUT=another_folder keeps the old ones")
+        said.append(
+            f"made with other settings, inputs or versions, and made again: {steps}; OUT=another_folder keeps the old ones"
+        )
     installed = store.environment()["packages"]
     made = [store.read_json(job.manifest).get("environment", {}).get("packages", {}) for job in done if job.manifest]
     other = sorted({f"{name} {old[name]}" for old in made for name in old if old[name] != installed.get(name)})

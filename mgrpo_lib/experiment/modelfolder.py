@@ -1,4 +1,4 @@
-"""A user's model folder: check that it is complete, and reduce it to a digest for fingerprints. No torch."""
+"""A user's model folder: check that it is complete, and reduce it to a digest for keys. No torch."""
 
 import functools
 import hashlib

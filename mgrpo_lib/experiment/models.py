@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from mgrpo_lib.experiment.fingerprints import finished_run
+from mgrpo_lib.experiment.keys import finished_run
 from mgrpo_lib.experiment.settings import Config, ConfigError
 from mgrpo_lib.method.prompts import plain_turns
 from mgrpo_lib.method.quantized import keep_4bit_trainable

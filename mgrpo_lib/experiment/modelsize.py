@@ -43,7 +43,7 @@ def model_of(cfg: Config) -> Model:
     Raises:
         ConfigError: the hub has no such model, or cannot be reached.
     """
-    folder = miniature.SHIPPED if cfg.model == "miniature" else cfg.model_folder
+    folder = miniature.SHIPPED if cfg.is_miniature else cfg.model_folder
     if folder is not None:
         return count((folder / "config.json").read_text(encoding="utf-8"))
     return count(json.dumps(MODELS[cfg.model]) if cfg.model in MODELS else _of_hub(cfg.model, cfg.model_revision))

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from mgrpo_lib.experiment import data, fingerprints, machine, outcome, store
+from mgrpo_lib.experiment import data, keys, machine, outcome, store
 from mgrpo_lib.experiment.assignments import parse_seeds
 from mgrpo_lib.experiment.gpu import check_memory, gpu_hint
 from mgrpo_lib.experiment.jobs import NOTEBOOKS, Job, check_notebook, list_jobs, notes, time_to_go
@@ -88,7 +88,7 @@ def _reproduce(cfg: Config, jobs: list[Job], workers: int) -> int:
         return 1
     if not done:  # the time of the whole pipeline, for the report
         steps = {name: round(s) for name, s in seconds.items()}
-        whole = {"key": fingerprints.experiment_key(cfg), "seconds": round(time.monotonic() - start)}
+        whole = {"key": keys.experiment_key(cfg), "seconds": round(time.monotonic() - start)}
         store.write_json(cfg.results / "timing.json", {**whole, "workers": workers, "steps": steps})
     outcome.tell(cfg)
     return 0
@@ -115,9 +115,9 @@ def default_workers(cfg: Config) -> int:
     """Return the notebooks at a time: one per core, as far as memory allows; one on a GPU, or if the base model alone is
     tested.
     """
-    if not cfg.arms or (cfg.model != "miniature" and machine.gpus()):
+    if not cfg.arms or (not cfg.is_miniature and machine.gpus()):
         return 1
-    gib = machine.NOTEBOOK_GIB["miniature" if cfg.model == "miniature" else "llm"]
+    gib = machine.NOTEBOOK_GIB["miniature" if cfg.is_miniature else "llm"]
     return max(1, min(int(machine.cores()), int(machine.memory()[0] // gib)))
 
 
@@ -157,7 +157,7 @@ def check_prompts(cfg: Config, problems: list[dict]) -> None:
     Raises:
         ConfigError: says what does not fit, and the fix.
     """
-    if cfg.model != "miniature":
+    if not cfg.is_miniature:
         from mgrpo_lib.experiment import prompts  # loads torch
 
         prompts.check_prompts(cfg, problems)
@@ -293,12 +293,12 @@ def _no_room(job: Job, log: list[str]) -> str:
     """Say what to do if nothing more can be written; on a full disk the log is empty or cut off. Empty if the log says it."""
     if log and "OUT=folder" in log[-1]:
         return ""
-    free, unwritable = machine.disk(job.output.parent)
+    unwritable = machine.disk(job.output.parent)[1]
     full = any(os.strerror(number) in line for number in store.FULL for line in log)
     if not (full or unwritable):
         return ""
     why = f"nothing more can be written ({unwritable})" if unwritable else "a file could not be written to its end"
-    return f"{why}; {job.output.parent} has {free:.3g} GB free: make room, or {store.ELSEWHERE}"
+    return f"{why}; {store.make_room(job.output.parent)}"
 
 
 def _states(waiting: list[Job], running: dict[Job, float], finished: dict[Job, float], workers: int) -> str:

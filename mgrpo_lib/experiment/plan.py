@@ -89,7 +89,7 @@ def prompt(cfg: Config, name: str, drafts: int) -> tuple[float, int, float]:
         longest = FIRST_OF_MATH[1]
     template = TURNS + (SYSTEM if cfg.system_prompt is None else len(cfg.system_prompt) // 3)
     phrase, attempt = PHRASE, cfg.max_completion_length
-    if cfg.model == "miniature":
+    if cfg.is_miniature:
         (mean, longest), template, phrase = MINIATURE_QUESTIONS, 2, 1
     full = drafts * (attempt + phrase)
     average = mean + template + drafts * (MEAN_LENGTH * attempt + phrase)
@@ -283,7 +283,7 @@ def verdict(cfg: Config, gpus: list[tuple[str, float]]) -> str:
     Args:
         gpus: name and GiB of each of this machine's; with none, the plan is for the smallest of `GPUS` that it fits.
     """
-    if cfg.model == "miniature":
+    if cfg.is_miniature:
         return (
             f"profile {cfg.profile} on CPUs: fits; no GPU is needed, 2 GiB of memory per notebook; minutes on two cores"
         )
@@ -315,7 +315,7 @@ def report(cfg: Config, gpus: list[tuple[str, float]], details: bool = False) ->
         gpus: as for `verdict`.
         details: whether to add parameters, tokens and disk, and each arm's steps, memory and hours.
     """
-    large = cfg.model != "miniature"
+    large = not cfg.is_miniature
     lines = [verdict(cfg, gpus), timing.whole(cfg.profile), ASSUMPTIONS if large else ""]
     lines += _details(cfg, gpus) if details else ["Details: the same with DETAILS=1"]
     return "\n".join(line for line in lines if line)
@@ -328,7 +328,7 @@ def _details(cfg: Config, gpus: list[tuple[str, float]]) -> list[str]:
     table["tokens sampled"], table["tokens read"] = zip(*(tokens_per_step(run) for run in runs), strict=True)
     table[["tokens sampled", "tokens read"]] = table[["tokens sampled", "tokens read"]].mul(table["steps"], axis=0)
     lines = [f"{cfg.model}: {model_of(cfg).parameters:,} parameters. Tokens of questions are estimated from the texts."]
-    if cfg.model != "miniature":
+    if not cfg.is_miniature:
         for phase in ("training", "sampling", "evaluation"):
             table[f"{phase}, GiB"] = [memory(run).get(phase, float("nan")) for run in runs]
         gpu = nearest(*_smallest(cfg, gpus))

@@ -12,7 +12,7 @@ import torch
 
 from mgrpo_lib.experiment import data
 from mgrpo_lib.experiment.evaluate import Evaluator
-from mgrpo_lib.experiment.fingerprints import contents, key_of, run_key
+from mgrpo_lib.experiment.keys import contents, key_of, run_key
 from mgrpo_lib.experiment.progress import say
 from mgrpo_lib.experiment.settings import GENERATED, Config
 from mgrpo_lib.experiment.store import finished, read_records, write_records
@@ -28,7 +28,7 @@ def manifest_of(cfg: Config, name: str):
 
 
 def preflight_key(cfg: Config, name: str, count: int) -> str:
-    """Return the fingerprint of a preflight: model, problems, prompt and groups."""
+    """Return the key of a preflight: model, problems, prompt and groups."""
     how = cfg.num_generations, cfg.num_corrections, cfg.max_completion_length, cfg.phrase_role, cfg.eval_phrase
     return key_of("preflight", run_key(cfg), how, contents(cfg, _split(name), [name]), name, count, CURRENT.names[1])
 

@@ -176,13 +176,18 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
     _profile_file: Path | None = None
 
     @property
+    def is_miniature(self) -> bool:
+        """Whether the model is the embedded miniature, or else a language model."""
+        return self.model == "miniature"
+
+    @property
     def template(self) -> str:
         """Kind of prompt: ``miniature`` (plain text) or ``chat`` (messages)."""
-        return "miniature" if self.model == "miniature" else "chat"
+        return "miniature" if self.is_miniature else "chat"
 
     def prompt(self, question: str) -> Prompt:
         """The layer-1 prompt of a question."""
-        return miniature.prompt(question) if self.model == "miniature" else chat_prompt(question, self.system_prompt)
+        return miniature.prompt(question) if self.is_miniature else chat_prompt(question, self.system_prompt)
 
     # ------------------------------------------------------------------------------------------ where things are
     @property
@@ -210,6 +215,10 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
     def run_folder(self) -> Path:
         """Folder of this run: model, metrics, manifest, executed notebook."""
         return self.results / "runs" / self.run_name
+
+    def manifest(self, kind: str) -> Path:
+        """What tells how a result of this model was made: its training (``run``), or ``records``, ``samples``, ``rounds``."""
+        return self.run_folder / "run.json" if kind == "run" else self.results / kind / f"{self.run_name}.json"
 
     @property
     def data_folder(self) -> Path | None:

@@ -191,6 +191,11 @@ def only_one(folder: Path):
         raise ConfigError(why) from error
 
 
+def make_room(folder: Path, less: str = "") -> str:
+    """Say what is free where a folder is, and the ways out; `less`: a way to need less, after a comma."""
+    return f"{folder} has {machine.disk(folder)[0]:.3g} GB free: make room{less}, or {ELSEWHERE}"
+
+
 def no_place(error: OSError, folder: Path) -> str | None:
     """What to do where nothing more can be written, in one line; None if the error is of something else.
 
@@ -200,14 +205,13 @@ def no_place(error: OSError, folder: Path) -> str | None:
     output = folder.parents[1]
     file = Path(error.filename or output)
     if error.errno in FULL:
-        free = shutil.disk_usage(folder).free / 1e9
-        why = f"a file could not be written to its end ({error}); {folder} has {free:.3g} GB free: make room"
+        why = f"a file could not be written to its end ({error}); {make_room(folder)}"
     # of the files that are read some may be locked too; their errors name the file themselves
     elif error.errno in CLOSED and (file.is_relative_to(output) or output.is_relative_to(file)):
-        why = f"{folder} cannot be written ({error}): make it writable"
+        why = f"{folder} cannot be written ({error}): make it writable, or {ELSEWHERE}"
     else:
         return None
-    return f"{why}, or {ELSEWHERE}. {KEPT}"
+    return f"{why}. {KEPT}"
 
 
 @contextmanager

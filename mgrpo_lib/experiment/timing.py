@@ -24,7 +24,7 @@ def takes(notebook: str, results: Path = ROOT / "results") -> pd.DataFrame:
         for name, seconds in steps.items():
             if name[:2] == notebook[:2]:
                 kinds.setdefault(re.sub(r"-?seed\d+$", "", name[3:]) or "each seed", []).append(seconds)
-        memory = NOTEBOOK_GIB["miniature" if load_config(profile, arm="base").model == "miniature" else "llm"]
+        memory = NOTEBOOK_GIB["miniature" if load_config(profile, arm="base").is_miniature else "llm"]
         for kind, seconds in kinds.items():
             times = dict.fromkeys([clock(min(seconds)), clock(max(seconds))])
             rows.append([profile, kind, " to ".join(times), how, f"{memory} GiB"])

@@ -23,7 +23,7 @@ from mgrpo_lib.experiment.assignments import parse_assignments
 from mgrpo_lib.experiment.base import train_base
 from mgrpo_lib.experiment.data import training_problems
 from mgrpo_lib.experiment.failures import explained, partial_folder
-from mgrpo_lib.experiment.fingerprints import finished_run, run_key
+from mgrpo_lib.experiment.keys import finished_run, run_key
 from mgrpo_lib.experiment.models import (
     base_location,
     compute_dtype,
@@ -142,7 +142,7 @@ def train(cfg: Config, watch: Iterable[TrainerCallback] = ()) -> dict:
     """Train one arm with one seed; model, metrics and manifest go to the run's folder, all at once at the end.
 
     In several processes (`accelerate launch`) the rows of a step are shared, and the first process writes. A run with the
-    same fingerprint is not repeated; a missing base model is trained first.
+    same key is not repeated; a missing base model is trained first.
 
     Args:
         watch: callbacks that show the training, such as `mgrpo_lib.explore.live.Curves`; plain lines come anyway.
@@ -163,7 +163,7 @@ def train(cfg: Config, watch: Iterable[TrainerCallback] = ()) -> dict:
         done = finished_run(cfg)
         base = train_base(cfg) if done is None else {}
     if done:
-        print(f"{cfg.run_name} reused, same settings, version and base model (fingerprint {key})")
+        print(f"{cfg.run_name} reused, same settings, version and base model (key {key})")
         return done
     limit_threads(cfg)
     with processes.main_process_first():
@@ -196,11 +196,11 @@ def train(cfg: Config, watch: Iterable[TrainerCallback] = ()) -> dict:
             write_jsonl(partial / "fix_rate.jsonl", probes[0].rows)
         _write_run(cfg, trainer, partial, before, weights, known)
     processes.wait_for_everyone()
-    return read_json(cfg.run_folder / "run.json")
+    return read_json(cfg.manifest("run"))
 
 
 def _begun(partial: Path, key: str) -> Path | None:
-    """The last checkpoint of an interrupted run with this fingerprint. What an interrupted run with another one left is set
+    """The last checkpoint of an interrupted run with this key. What an interrupted run with another one left is set
     aside until this one is finished.
     """
     if finished(partial / "key.json", key) is None:
@@ -217,7 +217,7 @@ def _begun(partial: Path, key: str) -> Path | None:
 
 
 def _other(partial: Path) -> Path:
-    """Where an interrupted run of the same name, with another fingerprint, is meanwhile."""
+    """Where an interrupted run of the same name, with another key, is meanwhile."""
     return partial.with_name(f"{partial.stem}.other.partial")
 
 

@@ -18,7 +18,7 @@ EVALUATION_VERSION = 1
 DATA_VERSION = 1
 REPORT_VERSION = 1
 
-# What each version is called in fingerprints: the hash of the code that first made results of it. It never changes
+# What each version is called in keys: the hash of the code that first made results of it. It never changes
 NAMES = {
     "training": {1: "af89edc5ace4"},
     "evaluation": {1: "ec7d33b6921d"},
@@ -46,7 +46,7 @@ class Versions(NamedTuple):
 
     @property
     def names(self) -> tuple[str, str]:
-        """What the two are called in fingerprints."""
+        """What the two are called in keys."""
         return NAMES["training"][self.training], NAMES["evaluation"][self.evaluation]
 
 
@@ -55,7 +55,7 @@ CURRENT = Versions()
 
 def code_hash(kind: str) -> str:
     """Hash of the code that a version stands for: of its definitions, wherever they stand, without comments, docstrings,
-    imports and layout. Provenance in manifests; no fingerprint depends on it.
+    imports and layout. Provenance in manifests; no key depends on it.
 
     Args:
         kind: ``training`` or ``evaluation``.

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mgrpo_lib.experiment import fingerprints, store
+from mgrpo_lib.experiment import keys, store
 from mgrpo_lib.experiment.evaluate import Evaluator, all_problems, two_attempts
 from mgrpo_lib.experiment.models import MINIATURE, limit_threads, load_base, load_tokenizer
 from mgrpo_lib.experiment.profiles import KINDS
@@ -46,7 +46,7 @@ def load(model: str | Path | Config = "cpu", adapter: str | None = None, **setti
         mgrpo_lib.experiment.settings.ConfigError: no such model, or an unknown setting.
     """
     if isinstance(model, Config):
-        alone = model.model == MINIATURE and not model.lora_rank and fingerprints.finished_run(model)
+        alone = model.model == MINIATURE and not model.lora_rank and keys.finished_run(model)
         return _miniature(model, model.run_folder / "model") if alone else Evaluator.load(model)
     if Path(model).suffix in KINDS:
         cfg = load_config(str(model), **settings)
@@ -252,8 +252,8 @@ def measure_rounds(cfg: Config, count: int = rounds.ROUNDS) -> dict:
     """
     if done := rounds.finished(cfg, count):
         return done
-    for run in fingerprints.all_runs(cfg):
-        manifest, key = rounds.manifest_of(run), rounds.rounds_key(run, count)
+    for run in keys.all_runs(cfg):
+        manifest, key = run.manifest("rounds"), rounds.rounds_key(run, count)
         if store.finished(manifest, key):
             continue
         start, problems = time.monotonic(), all_problems(run)

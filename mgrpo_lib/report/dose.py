@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
-from mgrpo_lib.experiment import fingerprints, store
+from mgrpo_lib.experiment import keys, store
 from mgrpo_lib.experiment.settings import Config
 from mgrpo_lib.report import style, tables
 from mgrpo_lib.report.records import Records
@@ -54,10 +54,10 @@ def summarise(cfg: Config) -> dict[str, Any]:
             name: half_after(max(row["dose"], 1e-6), rates[name], group, adam) for name, adam in THEORIES.items()
         }
         row["theory"] = foretold_of if row["dose"] else dict.fromkeys(THEORIES)
-    manifest = cfg.of_base(next(iter(cfg.bases))).run_folder / "run.json"
+    manifest = cfg.of_base(next(iter(cfg.bases))).manifest("run")
     content = {
         "profile": cfg.profile,
-        "key": fingerprints.dose_key(cfg),
+        "key": keys.dose_key(cfg),
         "params": cfg.model_dump(exclude={"profile", "arm", "seed", "output_root", "data_dir"}),
         "rates": rates,
         "foretold": (foretold := _foretold(rows, group)),

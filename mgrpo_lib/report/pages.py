@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import yaml
 
-from mgrpo_lib.experiment import fingerprints, store
+from mgrpo_lib.experiment import keys, store
 from mgrpo_lib.experiment.progress import clock
 from mgrpo_lib.experiment.settings import ROOT, Config, load_config
 from mgrpo_lib.method import logged
@@ -173,7 +173,7 @@ def is_reference(cfg: Config) -> bool:
     shown = {profile for _, profiles in BLOCKS.values() for profile in profiles}
     if cfg.profile not in shown or cfg.output != ROOT:
         return False
-    key = fingerprints.dose_key if cfg.bases else fingerprints.summary_key
+    key = keys.dose_key if cfg.bases else keys.summary_key
     return key(cfg) == key(load_config(cfg.source, arm="base"))
 
 
@@ -279,7 +279,7 @@ def timing(cfg: Config) -> dict | None:
     file = cfg.results / "timing.json"
     took = store.read_json(file) if file.exists() else None
     content = store.read_json(cfg.results / "summary.json")
-    return took if took and summary.fingerprint(took["key"]) == content["key"] else None
+    return took if took and summary.summary_key(took["key"]) == content["key"] else None
 
 
 def stage_table(took: dict) -> pd.DataFrame:

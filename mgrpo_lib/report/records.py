@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mgrpo_lib.experiment import fingerprints, store
+from mgrpo_lib.experiment import keys, store
 from mgrpo_lib.experiment.settings import Config
 
 
-def fingerprint(key: Callable[..., str], run: Config, manifest: Path, training: int | None = None) -> str:
-    """Return the fingerprint that a manifest must have, for the versions that it says made it.
+def expected_key(key: Callable[..., str], run: Config, manifest: Path, training: int | None = None) -> str:
+    """Return the key that a manifest must have, for the versions that it says made it.
 
     Args:
-        key: a function of `mgrpo_lib.experiment.fingerprints` that takes the run and its versions.
+        key: a function of `mgrpo_lib.experiment.keys` that takes the run and its versions.
         training: the training version that its inputs have; None: the one that the manifest names.
     """
     try:
-        made = fingerprints.made_with(manifest)
+        made = keys.made_with(manifest)
         return key(run, made if training is None else made._replace(training=training))
     except (OSError, ValueError, KeyError):  # missing, damaged or of an unknown version: no present result is like it
         return key(run)
@@ -31,21 +31,21 @@ def load_run(run: Config) -> dict[str, Any]:
     Raises:
         FileNotFoundError: the run was not trained with these parameters.
     """
-    file, checked = run.run_folder / "run.json", run.run_folder / "validation.json"
-    manifest = store.finished(file, fingerprint(fingerprints.run_key, run, file))
+    file, checked = run.manifest("run"), run.run_folder / "validation.json"
+    manifest = store.finished(file, expected_key(keys.run_key, run, file))
     if manifest is None:
         raise FileNotFoundError(
             f"{file} is missing or was made with other parameters; run `make reproduce` with the same PROFILE, OUT and PARAMS"
         )
     training = manifest["environment"]["training_version"]
-    validation = store.finished(checked, fingerprint(fingerprints.validation_key, run, checked, training))
+    validation = store.finished(checked, expected_key(keys.validation_key, run, checked, training))
     return {**manifest, "validation": validation and validation["accuracy"]}
 
 
 def load_attempts(run: Config) -> list[dict]:
     """Load the records of a run: both attempts at every test problem."""
-    manifest = run.results / "records" / f"{run.run_name}.json"
-    return store.read_records(manifest, fingerprint(fingerprints.evaluation_key, run, manifest))
+    manifest = run.manifest("records")
+    return store.read_records(manifest, expected_key(keys.evaluation_key, run, manifest))
 
 
 class Records:
@@ -59,9 +59,9 @@ class Records:
     def __init__(self, cfg: Config):
         self.cfg = cfg
         self.seeds = {arm: [None] if arm == "base" else list(cfg.seeds) for arm in ("base", *cfg.arms)}
-        self.fingerprints: dict[str, str] = {}  # of each run's records
+        self.keys: dict[str, str] = {}  # of each run's records
         self.versions: dict[str, set[int]] = {"training": set(), "evaluation": set()}
-        runs = {(run.arm, None if run.arm == "base" else run.seed): run for run in fingerprints.all_runs(cfg)}
+        runs = {(run.arm, None if run.arm == "base" else run.seed): run for run in keys.all_runs(cfg)}
         self.runs = {run.run_name: load_run(run) for run in runs.values()}
         self.versions["training"] = {self._training(run) for run in runs.values()}
         self.chains = {place: self._table(run, "records") for place, run in runs.items()}
@@ -81,16 +81,16 @@ class Records:
     def _read(self, kind: str, name: str, key: Callable[..., str], run: Config, training: int) -> list[dict]:
         """Read the records of a manifest, if they are of the models that were trained last."""
         manifest = self.cfg.results / kind / f"{name}.json"
-        expected = fingerprint(key, run, manifest, training)
+        expected = expected_key(key, run, manifest, training)
         rows = store.read_records(manifest, expected)
-        self.versions["evaluation"].add(fingerprints.made_with(manifest).evaluation)
+        self.versions["evaluation"].add(keys.made_with(manifest).evaluation)
         if kind == "records":
-            self.fingerprints[name] = expected
+            self.keys[name] = expected
         return rows
 
     def _table(self, run: Config, kind: str) -> dict[str, pd.DataFrame]:
         """Return the records of a run by test set."""
-        rows = self._read(kind, run.run_name, fingerprints.evaluation_key, run, self._training(run))
+        rows = self._read(kind, run.run_name, keys.evaluation_key, run, self._training(run))
         return dict(iter(pd.DataFrame(rows).groupby("benchmark", sort=False)))
 
     def _problems(self, tables: dict[str, pd.DataFrame]) -> dict[str, list[tuple[str, str]]]:
@@ -98,9 +98,9 @@ class Records:
 
     def _controls(self, group: Config) -> dict[tuple[str, str, str], pd.DataFrame]:
         """Return the records of the controls by arm, condition and test set."""
-        training = max(self._training(run) for run in fingerprints.tested_together(group))
-        name = fingerprints.group_name(group)
-        rows = self._read("controls", name, fingerprints.controls_key, group, training)
+        training = max(self._training(run) for run in keys.tested_together(group))
+        name = keys.group_name(group)
+        rows = self._read("controls", name, keys.controls_key, group, training)
         columns = ["arm", "condition", "benchmark", "id", "answer", "correct"]
         return dict(iter(pd.DataFrame(rows, columns=columns).groupby(columns[:3], sort=False)))
 

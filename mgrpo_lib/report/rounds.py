@@ -1,42 +1,35 @@
 """Accuracy by number of rounds: numbers, table and figure from the records that `mgrpo_lib.explore.ask` left (no torch)."""
 
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from mgrpo_lib.experiment import fingerprints, store
+from mgrpo_lib.experiment import keys, store
 from mgrpo_lib.experiment.settings import Config
 from mgrpo_lib.experiment.versions import CURRENT, REPORT_VERSION, Versions
 from mgrpo_lib.report import style
-from mgrpo_lib.report.records import fingerprint
+from mgrpo_lib.report.records import expected_key
 from mgrpo_lib.report.statistics import accuracy_interval, estimate
 from mgrpo_lib.report.tables import name_of, ordered_arms, percent
 
 ROUNDS = 5  # attempts: a first one, and four corrections
 
 
-def manifest_of(run: Config) -> Path:
-    return run.results / "rounds" / f"{run.run_name}.json"
-
-
 def rounds_key(run: Config, count: int, made: Versions = CURRENT) -> str:
-    """Return the fingerprint of a model's rounds: all that its evaluation depends on, and their number."""
-    return fingerprints.key_of("rounds", fingerprints.evaluation_key(run, made), count)
+    """Return the key of a model's rounds: all that its evaluation depends on, and their number."""
+    return keys.key_of("rounds", keys.evaluation_key(run, made), count)
 
 
 def _key(run: Config, count: int) -> str:
-    """Return the fingerprint of a model's rounds for the versions that its manifest names."""
-    return fingerprint(lambda run, made=CURRENT: rounds_key(run, count, made), run, manifest_of(run))
+    """Return the key of a model's rounds for the versions that its manifest names."""
+    return expected_key(lambda run, made=CURRENT: rounds_key(run, count, made), run, run.manifest("rounds"))
 
 
 def summary_key(cfg: Config, count: int) -> str:
-    """Return the fingerprint of ``rounds.json``."""
-    return fingerprints.key_of(
-        "rounds summary", [_key(run, count) for run in fingerprints.all_runs(cfg)], REPORT_VERSION
-    )
+    """Return the key of ``rounds.json``."""
+    return keys.key_of("rounds summary", [_key(run, count) for run in keys.all_runs(cfg)], REPORT_VERSION)
 
 
 def finished(cfg: Config, count: int = ROUNDS) -> dict[str, Any] | None:
@@ -46,7 +39,7 @@ def finished(cfg: Config, count: int = ROUNDS) -> dict[str, Any] | None:
 
 def measured(cfg: Config, count: int = ROUNDS) -> bool:
     """Return whether the records of every model are there, made with these parameters."""
-    return all(store.finished(manifest_of(run), _key(run, count)) for run in fingerprints.all_runs(cfg))
+    return all(store.finished(run.manifest("rounds"), _key(run, count)) for run in keys.all_runs(cfg))
 
 
 def summarise(cfg: Config, count: int = ROUNDS) -> dict[str, Any]:
@@ -62,7 +55,7 @@ def summarise(cfg: Config, count: int = ROUNDS) -> dict[str, Any]:
     rows = []
     for arm in ("base", *cfg.arms):
         runs = [cfg.of_arm("base")] if arm == "base" else [cfg.of_arm(arm, seed) for seed in cfg.seeds]
-        records = [store.read_records(manifest_of(run), _key(run, count)) for run in runs]
+        records = [store.read_records(run.manifest("rounds"), _key(run, count)) for run in runs]
         for name in cfg.benchmarks:
             own = [[row for row in one if row["benchmark"] == name] for one in records]
             # (rounds, seeds, problems)
@@ -83,7 +76,7 @@ def summarise(cfg: Config, count: int = ROUNDS) -> dict[str, Any]:
                     "changed": [0.0, *(said[1:] != said[:-1]).mean((1, 2)).tolist()],
                 }
             )
-    made = store.read_json(manifest_of(cfg.of_arm("base")))["environment"]
+    made = store.read_json(cfg.of_arm("base").manifest("rounds"))["environment"]
     facts = {"profile": cfg.profile, "rounds": count, "params": {"benchmarks": cfg.benchmarks, "seeds": cfg.seeds}}
     content = {"key": summary_key(cfg, count), **facts, "rows": rows, "environment": made}
     store.write_json(cfg.results / "rounds.json", content)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mgrpo_lib.experiment import fingerprints, store
+from mgrpo_lib.experiment import keys, store
 from mgrpo_lib.experiment.settings import Config
 from mgrpo_lib.experiment.versions import NAMES, REPORT_VERSION
 from mgrpo_lib.report import tables, verdicts
@@ -34,7 +34,7 @@ def summarise(cfg: Config) -> dict[str, Any]:
     hypotheses, controls = verdicts.hypotheses(records), verdicts.controls(records)
     content = {
         "profile": cfg.profile,
-        "key": fingerprint(experiment(records)),
+        "key": summary_key(experiment(records)),
         "params": cfg.model_dump(exclude={"profile", "arm", "seed", "output_root", "data_dir"}),
         "environment": list(records.runs.values())[-1]["environment"],
         "versions": {kind: sorted(found) for kind, found in records.versions.items()},
@@ -60,13 +60,13 @@ def summarise(cfg: Config) -> dict[str, Any]:
 
 
 def experiment(records: Records) -> str:
-    """Return `fingerprints.experiment_key` for the versions that made the records."""
-    return fingerprints.key_of("experiment", list(records.fingerprints.items()))
+    """Return `keys.experiment_key` for the versions that made the records."""
+    return keys.key_of("experiment", list(records.keys.items()))
 
 
-def fingerprint(experiment: str) -> str:
-    """Return the summary's fingerprint: that of the experiment, and the version of the code that computes the numbers."""
-    return fingerprints.key_of("summary", experiment, NAMES["report"][REPORT_VERSION])
+def summary_key(experiment: str) -> str:
+    """Return the summary's key: that of the experiment, and the version of the code that computes the numbers."""
+    return keys.key_of("summary", experiment, NAMES["report"][REPORT_VERSION])
 
 
 def pairs(arms: list[str]) -> list[tuple[str, str]]:

@@ -57,7 +57,7 @@ TRAINING_SETS = [name for name, one in SETS.items() if "train" in one.splits]
 
 
 def identity(name: str, split: str, from_hub: bool) -> str:
-    """Return what fingerprints know a set by: its content, or its revision for a Hub copy that is known to differ."""
+    """Return what keys of results know a set by: its content, or its revision for a Hub copy that is known to differ."""
     part = SETS[name].splits[split]
     return f"{SETS[name].hub}@{SETS[name].revision}" if from_hub and part.hub_rows else part.content
 

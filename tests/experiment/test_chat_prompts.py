@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 from trl import GRPOTrainer
 
-from mgrpo_lib.experiment import evaluate, fingerprints, models, pipeline, prompts, store, warmup
+from mgrpo_lib.experiment import evaluate, keys, models, pipeline, prompts, store, warmup
 from mgrpo_lib.experiment.base import train_base
 from mgrpo_lib.experiment.data import problems_at_hand, training_problems
 from mgrpo_lib.experiment.settings import ConfigError, load_config
@@ -81,8 +81,8 @@ def test_the_warm_up_teaches_answers_to_the_very_prompts(config, flags, monkeypa
         assert row["completion_mask"] == [int(i >= len(prompt)) for i in range(len(row["input_ids"]))]
 
 
-def test_flags_reach_every_step_of_an_experiment_and_its_fingerprints(config):
-    keys = []
+def test_flags_reach_every_step_of_an_experiment_and_its_keys(config):
+    found = []
     for flags in ({}, FLAGS):
         cfg = config(THINKING, control_arms=["base", "mgrpo"], samples=1, probe_problems=2, **flags)
         run = cfg.of_arm("mgrpo", 0)
@@ -91,10 +91,10 @@ def test_flags_reach_every_step_of_an_experiment_and_its_fingerprints(config):
             store.read_json(run.run_folder / "arguments.json")["chat_template_kwargs"]
             == (flags or {"chat_template_kwargs": None})["chat_template_kwargs"]
         )
-        keys.append([fingerprints.base_key(run), fingerprints.run_key(run), fingerprints.evaluation_key(run)])
-    assert all(one != other for one, other in zip(*keys, strict=True))
+        found.append([keys.base_key(run), keys.run_key(run), keys.evaluation_key(run)])
+    assert all(one != other for one, other in zip(*found, strict=True))
     none = {"chat_template_kwargs": {}}
-    assert fingerprints.base_key(config(THINKING, **none)) == keys[0][0]
+    assert keys.base_key(config(THINKING, **none)) == found[0][0]
 
 
 def test_without_a_template_a_prompt_begins_with_bos_in_training_and_evaluation(config, tmp_path):

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from mgrpo_lib.experiment import data, datacard, fingerprints
+from mgrpo_lib.experiment import data, datacard, keys
 from mgrpo_lib.experiment import pipeline as runner
 from mgrpo_lib.experiment.settings import ROOT, ConfigError, load_config
 from mgrpo_lib.tasks import miniature, sums
@@ -249,35 +249,35 @@ def test_the_data_card_of_real_sets_finds_what_both_splits_of_math_share(tmp_pat
     assert all(entry["shared_with_train"] == entry["13-gram_in_train"] == 0 for entry in card.values())
 
 
-# ------------------------------------------------------------------------------------------------------- fingerprints
-def test_fingerprints_know_the_content_and_not_the_place(leaking, tmp_path):
+# ------------------------------------------------------------------------------------------------------- keys
+def test_keys_know_the_content_and_not_the_place(leaking, tmp_path):
     train, test = leaking
 
-    def keys(**settings):
+    def found(**settings):
         cfg = config(**{"train_data": train, "benchmarks": [test], **settings}).of_arm("mgrpo")
         names = ("run_key", "validation_key", "evaluation_key", "data_key")
-        return [getattr(fingerprints, name)(cfg) for name in names]
+        return [getattr(keys, name)(cfg) for name in names]
 
     def add(file, question):
         with open(file, "ab") as end:
             end.write(lines([{"question": question, "answer": 1}]))
-        return keys()
+        return found()
 
-    first = keys()
-    assert keys(data_dir=str(tmp_path)) == first, "where files lie is no part of a result"
+    first = found()
+    assert found(data_dir=str(tmp_path)) == first, "where files lie is no part of a result"
     (tmp_path / "moved").mkdir()
     moved = [str(shutil.copy(file, tmp_path / "moved")) for file in (train, test)]
-    assert keys(train_data=moved[0], benchmarks=[moved[1]]) == first
-    others = [first, keys(validation_problems=6), add(test, "New?"), add(train, "New, too?")]
+    assert found(train_data=moved[0], benchmarks=[moved[1]]) == first
+    others = [first, found(validation_problems=6), add(test, "New?"), add(train, "New, too?")]
     assert all(len(set(kind)) == 4 for kind in zip(*others, strict=True)), "cleaning depends on the test sets"
-    generated = [fingerprints.run_key(load_config("smoke", benchmarks=names)) for names in (["chains"], ["blanks"])]
+    generated = [keys.run_key(load_config("smoke", benchmarks=names)) for names in (["chains"], ["blanks"])]
     assert generated[0] == generated[1], "the miniature's training set does not depend on what is tested"
 
 
-def test_a_differing_copy_on_the_hub_has_another_fingerprint(folder):
+def test_a_differing_copy_on_the_hub_has_another_key(folder):
     names = ["olympiadbench"]
     cfgs = [config(benchmarks=names, data_dir=place) for place in ("", str(folder))]
-    assert fingerprints.contents(cfgs[0], "test", names) != fingerprints.contents(cfgs[1], "test", names)
+    assert keys.contents(cfgs[0], "test", names) != keys.contents(cfgs[1], "test", names)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_a_measured_training_is_the_same_training(tmp_path):
     assert [row["step"] for row in rows] == [0, 1, 2] and all(0 <= row["fix_rate"] <= 1 for row in rows)
 
 
-def test_a_base_model_has_its_own_folder_and_fingerprints():
+def test_a_base_model_has_its_own_folder_and_keys():
     cfg = load_config("dose", arm="base")
     folders = {cfg.of_base(base).of_arm("mgrpo").run_folder for base in cfg.bases}
     assert len(folders) == len(cfg.bases) and cfg.results not in {folder.parents[1] for folder in folders}

@@ -13,7 +13,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from safetensors.torch import load_file
 
-from mgrpo_lib.experiment import fingerprints, store, train
+from mgrpo_lib.experiment import keys, store, train
 from mgrpo_lib.experiment.assignments import parse_assignments
 from mgrpo_lib.experiment.settings import ROOT, load_config
 from mgrpo_lib.method.prompts import PHRASES
@@ -45,7 +45,7 @@ def plain(tmp_path_factory):
 def test_the_command_line_trains_the_run_of_the_notebook_in_two_processes(plain):
     run = load_config("smoke", arm="mgrpo", output_root=str(plain), **parse_assignments(LORA.split()))
     manifest = store.read_json(run.run_folder / "run.json")
-    assert manifest["key"] == fingerprints.run_key(run), "the notebook would take this run for its own"
+    assert manifest["key"] == keys.run_key(run), "the notebook would take this run for its own"
     assert manifest["processes"] == 2 and manifest["weight_change"] > 0
     assert manifest["steps"] == run.max_steps and (run.run_folder / "model" / "adapter_config.json").exists()
     arguments = store.read_json(run.run_folder / "arguments.json")

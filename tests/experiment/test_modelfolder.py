@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from mgrpo_lib.experiment import fingerprints
+from mgrpo_lib.experiment import keys
 from mgrpo_lib.experiment import pipeline as runner
 from mgrpo_lib.experiment.modelfolder import content_of
 from mgrpo_lib.experiment.settings import ConfigError, load_config
@@ -26,7 +26,7 @@ def edit(file, **changes):
     file.write_text(json.dumps((json.loads(file.read_text()) if file.exists() else {}) | changes))
 
 
-def test_the_digest_of_a_folder_is_the_one_in_fingerprints(tmp_path):
+def test_the_digest_of_a_folder_is_the_one_in_keys(tmp_path):
     """Bit for bit: committed runs are found by it."""
     edit(tmp_path / "config.json", hidden_size=1, eos_token_id=2, transformers_version="9")
     edit(tmp_path / "tokenizer_config.json", eos_token="<e>", chat_template="{{ m }}", model_max_length=5)
@@ -42,7 +42,7 @@ def test_the_digest_does_not_depend_on_place_and_versions(folder, tmp_path):
     assert (cfg.model, cfg.model_location) == ("own-model", str(folder))
     assert str(tmp_path) not in json.dumps(cfg.model_dump(), default=str)
     moved = settings(shutil.copytree(folder, tmp_path / "elsewhere" / "another-name"))
-    assert moved.model_content == cfg.model_content and fingerprints.base_key(moved) == fingerprints.base_key(cfg)
+    assert moved.model_content == cfg.model_content and keys.base_key(moved) == keys.base_key(cfg)
     for file in ("config.json", "tokenizer_config.json"):
         edit(folder / file, transformers_version="0")
     assert settings(folder).model_content == cfg.model_content
@@ -52,14 +52,14 @@ def test_the_digest_does_not_depend_on_place_and_versions(folder, tmp_path):
 
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json", "generation_config.json"])
 def test_other_content_is_another_model(folder, file):
-    before = fingerprints.base_key(settings(folder))
+    before = keys.base_key(settings(folder))
     if file == "generation_config.json":
         edit(folder / file, eos_token_id=[1, 2, 3])
     else:
         raw = (folder / file).read_bytes()
         changed = raw.replace(b": 0", b": 9").replace(b":0", b":9")
         (folder / file).write_bytes(raw[:-4] + b"\1\2\3\4" if file.endswith("safetensors") else changed)
-    assert fingerprints.base_key(settings(folder)) != before
+    assert keys.base_key(settings(folder)) != before
 
 
 def test_decoding_rules_and_an_index_of_pickles_do_not_matter(folder):
@@ -71,7 +71,7 @@ def test_decoding_rules_and_an_index_of_pickles_do_not_matter(folder):
 
 def test_a_pinned_content_belongs_to_the_profiles_own_model(folder):
     pinned = load_config("smollm2", arm="base")
-    assert pinned.model_content and fingerprints.base_key(pinned)
+    assert pinned.model_content and keys.base_key(pinned)
     with pytest.raises(ConfigError, match="MODEL=folder"):
         _ = pinned.model_location
     assert load_config("smollm2", arm="base", model="owner/another").model_content is None

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mgrpo_lib.experiment import fingerprints, store
+from mgrpo_lib.experiment import keys, store
 from mgrpo_lib.experiment.notebook import arguments
 from mgrpo_lib.experiment.settings import ROOT, ConfigError, load_config
 from mgrpo_lib.method.prompts import SYSTEM_PROMPT
@@ -76,7 +76,7 @@ def test_a_warm_up_makes_a_base_model_that_is_trained_further(chat_model, tmp_pa
     assert len(losses) == 30 and losses[-1] < 0.85 * losses[0]
     before, after = load_file(f"{chat_model}/model.safetensors"), load_file(cfg.run_folder / "model/model.safetensors")
     assert before.keys() == after.keys() and any(not torch.equal(before[name], after[name]) for name in before)
-    assert base_location(cfg) == str(cfg.run_folder / "model") and done["key"] == fingerprints.base_key(cfg)
+    assert base_location(cfg) == str(cfg.run_folder / "model") and done["key"] == keys.base_key(cfg)
     assert str(tmp_path) not in json.dumps(done)
     model, tokenizer = load_policy(cfg)
     assert torch.equal(model.state_dict()["model.norm.weight"], after["model.norm.weight"]) and tokenizer.chat_template
@@ -86,8 +86,8 @@ def test_a_warm_up_makes_a_base_model_that_is_trained_further(chat_model, tmp_pa
     assert train(run)["base_key"] == done["key"]
     more = problems_file(tmp_path / "more.jsonl", 25, solutions=True)
     others = [{"sft_steps": 0}, {"sft_steps": 31}, {"system_prompt": SYSTEM_PROMPT}, {"train_data": more}]
-    keys = {fingerprints.base_key(load_config("smoke", **{**settings, **other})) for other in others}
-    assert len(keys) == 4 and done["key"] not in keys
+    found = {keys.base_key(load_config("smoke", **{**settings, **other})) for other in others}
+    assert len(found) == 4 and done["key"] not in found
 
 
 def test_a_warm_up_without_solutions_is_refused(chat_model, tmp_path):

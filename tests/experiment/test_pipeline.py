@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mgrpo_lib.experiment import fingerprints, jobs, pipeline, store, versions
+from mgrpo_lib.experiment import jobs, keys, pipeline, store, versions
 from mgrpo_lib.experiment.jobs import list_jobs
 from mgrpo_lib.experiment.settings import ROOT, ConfigError, load_config
 from mgrpo_lib.report import tables as report
@@ -88,7 +88,7 @@ def test_training_moved_the_weights_and_recorded_its_parameters(out, cfg):
         run = cfg.of_arm(arm, 0)
         manifest = json.loads((run.run_folder / "run.json").read_text())
         assert manifest["weight_change"] > 0
-        assert manifest["key"] == fingerprints.run_key(run)
+        assert manifest["key"] == keys.run_key(run)
         assert manifest["train_tokens"] > 0 and manifest["steps"] >= 1
         for name, value in changes.items():
             assert manifest["params"][name] == value

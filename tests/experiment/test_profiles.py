@@ -6,7 +6,7 @@ import textwrap
 import pytest
 
 from mgrpo_lib.__main__ import main
-from mgrpo_lib.experiment import fingerprints, jobs, machine, pipeline, profiles, store, train
+from mgrpo_lib.experiment import jobs, keys, machine, pipeline, profiles, store, train
 from mgrpo_lib.experiment.settings import ROOT, ConfigError, load_config
 from mgrpo_lib.explore import ask, explorer
 from tests.method.chat import make_folder
@@ -36,7 +36,7 @@ def test_a_file_is_a_profile_whose_results_bear_its_stem(mine, tmp_path):
     assert (run.num_layers, run.seed, run.max_steps, run.learning_rate) == (1, 7, 3, 1e-3)
     assert run.at_hand("summary.json").profile == "mine"
     same = load_config("smoke", max_steps=3)
-    assert fingerprints.run_key(cfg) == fingerprints.run_key(same), "the file's name is no part of a run"
+    assert keys.run_key(cfg) == keys.run_key(same), "the file's name is no part of a run"
 
 
 def test_the_path_of_a_shipped_profile_is_that_profile():

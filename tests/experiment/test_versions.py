@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from mgrpo_lib.experiment import fingerprints, store, versions
+from mgrpo_lib.experiment import keys, store, versions
 from mgrpo_lib.experiment.settings import ROOT, load_config
 
 # The code's hash at the version it stands for. The code changed? Either show that results are equal to the byte (profile cpu
 # and one NF4 training, before and after) and record the new hash, or bump the version in versions.py and CHANGELOG
-RECORDED = {"training": (1, "a57e41307037"), "evaluation": (1, "65b3e8fd78fa")}
+RECORDED = {"training": (1, "1e1f5db81e47"), "evaluation": (1, "dc1ebd1de57a")}
 
 
 @pytest.mark.parametrize("kind", RECORDED)
@@ -32,7 +32,7 @@ def test_moving_a_function_to_another_file_changes_no_fingerprint_and_no_hash(tm
     assert versions.hash_of(one) == versions.hash_of(two)
     assert versions.hash_of(one) != versions.hash_of([one[0].replace("+ 1", "+ 2"), one[1]])
     # a copy of the library whose trainer has lost a function to a file of another name
-    code = "from mgrpo_lib.experiment import fingerprints as f; from mgrpo_lib.experiment.settings import load_config as c; "
+    code = "from mgrpo_lib.experiment import keys as f; from mgrpo_lib.experiment.settings import load_config as c; "
     code += "cfg = c('cpu', arm='mgrpo', seed=10); print(f.run_key(cfg), f.evaluation_key(cfg), f.summary_key(cfg))"
     subprocess.run(["cp", "-r", ROOT / "mgrpo_lib", ROOT / "profiles", tmp_path], check=True)
     moved = tmp_path / "mgrpo_lib" / "method" / "drafts.py"
@@ -51,13 +51,9 @@ def test_a_new_version_is_another_fingerprint_and_a_report_reads_both(monkeypatc
     cfg = load_config("cpu", arm="mgrpo", seed=10)
     monkeypatch.setitem(versions.NAMES["training"], 2, "a new one")
     later = versions.Versions(training=2)
-    assert (
-        fingerprints.run_key(cfg, later)
-        != fingerprints.run_key(cfg)
-        == fingerprints.run_key(cfg, versions.Versions(1, 1))
-    )
+    assert keys.run_key(cfg, later) != keys.run_key(cfg) == keys.run_key(cfg, versions.Versions(1, 1))
     store.write_json(tmp_path / "run.json", {"environment": {"training_version": 2, "evaluation_version": 1}})
-    assert fingerprints.made_with(tmp_path / "run.json") == later
+    assert keys.made_with(tmp_path / "run.json") == later
 
 
 def test_every_committed_manifest_names_its_versions():

@@ -29,13 +29,13 @@ def shown(monkeypatch):
 
 
 def test_an_open_notebook_has_one_picture_redrawn_every_few_seconds(cfg, shown):
-    clock = Clock()
+    clock, before = Clock(), figures.plt.get_fignums()
     run(live.Curves(cfg, draws=True, now=clock), clock, range(1, 42), max_steps=41, seconds=0.5)
     assert [how for how, _ in shown] == ["new"] + ["update"] * (len(shown) - 1), "always in the same place"
     assert len(shown) == 1 + 20 / live.SECONDS + 1, "the first step, 20 seconds, and the end"
     final = shown[-1][1]
     assert final.data.startswith(b"\x89PNG") and "step 41" in final.alt
-    assert not figures.plt.get_fignums(), "the notebook would show them a second time"
+    assert figures.plt.get_fignums() == before, "the notebook would show them a second time"
 
 
 def test_elsewhere_nothing_is_drawn(cfg, shown):

@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex, to_rgb
 
 from mgrpo_lib.experiment import store
 from mgrpo_lib.experiment.settings import load_config
-from mgrpo_lib.report import figures, pages, style, tables, typeset
+from mgrpo_lib.report import figures, pages, style, tables, typeset, verdicts
 
 REFERENCES = ["cpu", "ablation", "smollm2", "smollm2_nf4", "smollm2_gpu"]
 
@@ -157,7 +157,8 @@ def test_captions_hold_the_numbers_of_the_summary(experiment):
     for name in told.keys() - {"method"}:
         assert style.where(summary) in told[name]["text"] and told[name]["title"]
     for name, word in summary["verdicts"].items():
-        assert f"{name} is {word}" in told["hypotheses"]["text"]
+        own = [row for row in summary["hypotheses"] if row["hypothesis"] == name]
+        assert f"{name}: {verdicts.in_words(word, own)}" in told["hypotheses"]["text"]
     best = max(summary["contrasts"], key=lambda row: row["difference"])
     assert tables.points(best) in told["contrasts"]["text"]
 

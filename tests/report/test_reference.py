@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from benchmarks import precision, step_cost
-from mgrpo_lib.experiment import fingerprints, store, versions
+from mgrpo_lib.experiment import keys, store, versions
 from mgrpo_lib.experiment.settings import ROOT, load_config
 from mgrpo_lib.report import pages, tables
 from mgrpo_lib.report.records import Records
@@ -118,7 +118,7 @@ def test_every_matched_arm_sampled_as_many_tokens_to_the_nearest_step(cfg):
 
 def test_runs_that_profiles_share_are_the_same_run():
     for arm in ("mgrpo", "grpo_matched"):
-        assert fingerprints.run_key(CFG.of_arm(arm, 0)) == fingerprints.run_key(VARIANTS.of_arm(arm, 0))
+        assert keys.run_key(CFG.of_arm(arm, 0)) == keys.run_key(VARIANTS.of_arm(arm, 0))
     ours, theirs = summary_of(NF4)["runs"], summary_of(LLM)["runs"]
     assert ours["mgrpo-seed0"] == theirs["mgrpo-seed0"] and ours["base"] == theirs["base"]
     four = store.read_json(NF4.results / "runs" / "mgrpo_nf4-seed0" / "run.json")
@@ -128,32 +128,30 @@ def test_runs_that_profiles_share_are_the_same_run():
 def test_the_real_benchmarks_were_evaluated_with_the_profiles_settings():
     cfg = load_config("smollm2_real", arm="base", data_dir="local files", output_root=".")
     manifest = cfg.results / "records" / "base.json"
-    made = fingerprints.made_with(manifest)
-    assert store.read_json(manifest)["key"] == fingerprints.evaluation_key(cfg, made)
+    made = keys.made_with(manifest)
+    assert store.read_json(manifest)["key"] == keys.evaluation_key(cfg, made)
 
 
 # ---------------------------------------------------------------------------------------------- versions
 def claim(manifest, key, **changes):
-    """A manifest claims other versions, under the fingerprint that they would give it."""
+    """A manifest claims other versions, under the key that they would give it."""
     content = store.read_json(manifest)
     content["environment"] |= changes
     store.write_json(manifest, content)
-    store.write_json(manifest, {**content, "key": key(fingerprints.made_with(manifest))})
+    store.write_json(manifest, {**content, "key": key(keys.made_with(manifest))})
 
 
 def claim_seed(cfg, seed, **changes):
     """Every manifest of a seed claims other versions."""
     for arm in cfg.arms:
         run = cfg.of_arm(arm, seed)
-        claim(run.run_folder / "run.json", lambda made, run=run: fingerprints.run_key(run, made), **changes)
-        claim(
-            run.run_folder / "validation.json", lambda made, run=run: fingerprints.validation_key(run, made), **changes
-        )
+        claim(run.run_folder / "run.json", lambda made, run=run: keys.run_key(run, made), **changes)
+        claim(run.run_folder / "validation.json", lambda made, run=run: keys.validation_key(run, made), **changes)
         manifest = cfg.results / "records" / f"{run.run_name}.json"
-        claim(manifest, lambda made, run=run: fingerprints.evaluation_key(run, made), **changes)
+        claim(manifest, lambda made, run=run: keys.evaluation_key(run, made), **changes)
     group = cfg.of_arm("mgrpo", seed)
     manifest = cfg.results / "controls" / f"seed{seed}.json"
-    claim(manifest, lambda made: fingerprints.controls_key(group, made), **changes)
+    claim(manifest, lambda made: keys.controls_key(group, made), **changes)
 
 
 @pytest.fixture
@@ -178,7 +176,7 @@ def test_a_report_reads_mixed_versions_and_says_so(mixed):
 def test_records_of_a_model_that_was_trained_again_are_refused(mixed):
     run = mixed.of_arm("mgrpo", 1)
     manifest = mixed.results / "records" / f"{run.run_name}.json"
-    claim(manifest, lambda made: fingerprints.evaluation_key(run, made), training_version=1)
+    claim(manifest, lambda made: keys.evaluation_key(run, made), training_version=1)
     with pytest.raises(FileNotFoundError, match=run.run_name):
         Records(mixed)
 

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from mgrpo_lib.experiment import fingerprints, store
+from mgrpo_lib.experiment import keys, store
 from mgrpo_lib.experiment.settings import ROOT, load_config
 from mgrpo_lib.report import pages, tables
 from mgrpo_lib.report import verdicts as evidence
@@ -38,7 +38,7 @@ class MadeUp:
     def __init__(self, folder):
         self.cfg = load_config("smoke", arm="base", output_root=str(folder), **SETTINGS)
         self.rng = random.Random(0)
-        for run in fingerprints.all_runs(self.cfg):
+        for run in keys.all_runs(self.cfg):
             self.run(run)
         self.all_controls(rate=0.3)
 
@@ -75,13 +75,13 @@ class MadeUp:
                 one |= {f"answer_{k}": answers, f"correct_{k}": [a == record["gold"] for a in answers]}
                 one[f"tokens_{k}"] = [10] * run.samples
             samples.append(one)
-        key = fingerprints.evaluation_key(run)
+        key = keys.evaluation_key(run)
         store.write_records(run.results / "records" / f"{run.run_name}.json", key, records, arm=run.arm)
         store.write_records(run.results / "samples" / f"{run.run_name}.json", key, samples, arm=run.arm)
         seed = None if run.arm == "base" else run.seed
         facts = {"arm": run.arm, "seed": seed, "train_tokens": 1, "processed_tokens": 1, "seconds": 1.0}
         store.write_json(
-            run.run_folder / "run.json", {"key": fingerprints.run_key(run), **facts, "environment": store.environment()}
+            run.run_folder / "run.json", {"key": keys.run_key(run), **facts, "environment": store.environment()}
         )
 
     def all_controls(self, rate):
@@ -103,7 +103,7 @@ class MadeUp:
                     place = {"benchmark": problem["benchmark"], "id": problem["id"], "arm": arm, "condition": condition}
                     rows.append({**place, **fields})
         name = "base" if base else f"seed{group.seed}"
-        store.write_records(group.results / "controls" / f"{name}.json", fingerprints.controls_key(group), rows)
+        store.write_records(group.results / "controls" / f"{name}.json", keys.controls_key(group), rows)
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +140,14 @@ def rows_of(cfg, kind, name):
 )
 def test_the_rule_of_the_verdicts(mean, high, p, expected):
     assert evidence.verdict(mean, high, p) == expected
+
+
+def test_a_verdict_is_called_refuted_only_where_a_loss_is_shown():
+    lost, no_gain = ({"verdict": "refuted", "ci": [-0.05, high]} for high in (-0.01, 0.01))
+    assert [evidence.in_words("refuted", rows) for rows in ([no_gain], [lost], [lost, no_gain])] == [
+        evidence.NO_GAIN, "refuted", "refuted",
+    ]  # fmt: skip
+    assert evidence.in_words("supported", [lost, no_gain]) == "supported"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +193,7 @@ def test_the_very_same_answers_as_a_control_deny_it_too(copied):
         for row in rows:
             if (row["arm"], row["condition"]) == ("mgrpo", "no_draft"):
                 row["correct"] = chain[row["id"]]["correct_2"]
-        store.write_records(group.results / "controls" / f"seed{seed}.json", fingerprints.controls_key(group), rows)
+        store.write_records(group.results / "controls" / f"seed{seed}.json", keys.controls_key(group), rows)
     summary = summarise(copied.cfg)
     assert all(controls == ["no_draft"] for controls in summary["not_beaten"].values())
 
@@ -211,8 +219,8 @@ def test_exchanging_what_two_names_stand_for_changes_every_key():
     arms = load_config("smoke", arm="base").arms
     exchanged = {**arms, "grpo": arms["mgrpo_nf4"], "mgrpo_nf4": arms["grpo"]}
     left, right = (load_config("smoke", arm="base", arms=given) for given in (arms, exchanged))
-    assert fingerprints.summary_key(left) != fingerprints.summary_key(right)
-    left, right = (fingerprints.controls_key(cfg.of_arm("mgrpo", 0)) for cfg in (left, right))
+    assert keys.summary_key(left) != keys.summary_key(right)
+    left, right = (keys.controls_key(cfg.of_arm("mgrpo", 0)) for cfg in (left, right))
     assert left != right
 
 
@@ -229,14 +237,14 @@ def test_attempts_paired_with_other_problems_are_refused(copied):
     run = cfg.of_arm("mgrpo", 0)
     rows = rows_of(cfg, "records", "mgrpo-seed0")
     manifest = cfg.results / "records" / "mgrpo-seed0.json"
-    store.write_records(manifest, fingerprints.evaluation_key(run), rows[1:] + rows[:1])
+    store.write_records(manifest, keys.evaluation_key(run), rows[1:] + rows[:1])
     with pytest.raises(ValueError, match="arm mgrpo, seed 0"):
         Records(cfg)
-    store.write_records(manifest, fingerprints.evaluation_key(run), rows)
+    store.write_records(manifest, keys.evaluation_key(run), rows)
     group = cfg.of_arm("mgrpo", 0)
     file = cfg.results / "controls" / "seed0.json"
     controls = rows_of(cfg, "controls", "seed0")
-    store.write_records(file, fingerprints.controls_key(group), controls[1:] + controls[:1])
+    store.write_records(file, keys.controls_key(group), controls[1:] + controls[:1])
     with pytest.raises(ValueError, match="control .* on chains"):
         summarise(cfg)
 

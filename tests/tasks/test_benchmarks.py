@@ -123,7 +123,7 @@ def test_another_copy_on_the_hub_is_refused(folder, hub, monkeypatch):
     monkeypatch.setitem(benchmarks.SETS, "olympiadbench", one.model_copy(update={"splits": {"test": part}}))
     assert len(read("olympiadbench", "test", None)) == N - 1
     identities = [benchmarks.identity("olympiadbench", "test", from_hub) for from_hub in (True, False)]
-    assert identities[0] != identities[1], "another set has another fingerprint"
+    assert identities[0] != identities[1], "another set has another key"
     assert benchmarks.identity("gsm8k", "test", True) == benchmarks.identity("gsm8k", "test", False)
 
 

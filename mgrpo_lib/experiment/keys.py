@@ -1,5 +1,5 @@
-"""Under which fingerprint a result is reused. It is a hash of every setting that it depends on, of its inputs' fingerprints, and
-of the version of the code that made it (`mgrpo_lib.experiment.versions`). No torch.
+"""Under which key a result is reused. It is a hash of every setting that it depends on, of its inputs' keys, and of the version
+of the code that made it (`mgrpo_lib.experiment.versions`). No torch.
 
 Every function takes the versions that a result was made with. The default is the present ones, which decide whether it is
 reused; a report passes those of a manifest (`made_with`), so that it can read results of older versions.
@@ -17,7 +17,7 @@ from mgrpo_lib.tasks import miniature
 from mgrpo_lib.tasks.benchmarks import SETS, identity
 
 # Settings that the first versions hashed at any value. One that came later counts only where it is not at its default, so that
-# a new setting leaves every fingerprint
+# a new setting leaves every key
 FIRST = frozenset((
     "model", "model_revision", "model_content", "dtype", "system_prompt", "base_steps", "base_batch_size",
     "base_learning_rate", "sft_steps", "sft_batch_size", "sft_learning_rate", "sft_lora_rank", "num_layers",
@@ -43,12 +43,12 @@ def made_with(manifest: Path) -> Versions:
 
 
 def key_of(*parts: Any) -> str:
-    """Hash plain data: two results with the same fingerprint have the same settings, inputs and versions."""
+    """Hash plain data: two results with the same key have the same settings, inputs and versions."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def settings_of(cfg: Config, stage: type) -> dict[str, Any]:
-    """The settings of a stage that a fingerprint is made from."""
+    """The settings of a stage that a key is made from."""
     defaults = {name: field.get_default(call_default_factory=True) for name, field in stage.model_fields.items()}
     return {
         name: value
@@ -58,12 +58,12 @@ def settings_of(cfg: Config, stage: type) -> dict[str, Any]:
 
 
 def base_key(cfg: Config, made: Versions = CURRENT) -> str:
-    """Fingerprint of the base model: its settings and, where it is trained or shipped, what it is made from."""
+    """Key of the base model: its settings and, where it is trained or shipped, what it is made from."""
     cfg, data = cfg.of_arm("base"), []
     settings = settings_of(cfg, ModelSettings)
     if cfg.model_content:  # the folder's content stands for it, whatever it is called
         del settings["model"]
-    if cfg.model == "miniature" and cfg.base_steps == 0:
+    if cfg.is_miniature and cfg.base_steps == 0:
         data = [hashlib.sha256((miniature.SHIPPED / "model.safetensors").read_bytes()).hexdigest()]
     elif cfg.sft_steps > 0:
         data = [cfg.train_data, cfg.train_problems, training_contents(cfg)]
@@ -166,7 +166,7 @@ def finished_run(cfg: Config) -> dict[str, Any] | None:
     """The manifest of this arm's and seed's training run, if it was made with these parameters and its model is at
     hand.
     """
-    done = finished(cfg.run_folder / "run.json", run_key(cfg))
+    done = finished(cfg.manifest("run"), run_key(cfg))
     # a hub model or a user's folder is not copied
-    borrowed = cfg.arm == "base" and cfg.model != "miniature" and cfg.sft_steps == 0
+    borrowed = cfg.arm == "base" and not cfg.is_miniature and cfg.sft_steps == 0
     return done if done and (borrowed or (cfg.run_folder / "model").exists()) else None
