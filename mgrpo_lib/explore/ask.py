@@ -108,7 +108,9 @@ def is_problem(question: str) -> bool:
     (True, True, True, False)
     """
     plain = miniature.bare(question)
-    if not re.fullmatch(r"\d([-+*]\d){1,5}" + r"=\d" * ("?" in plain), plain.replace("?", "0", 1)):
+    # no blank of the training has a product: several digits could fit it, or none
+    known = r"\d([-+]\d){1,5}=\d" if "?" in plain else r"\d([-+*]\d){1,5}"
+    if not re.fullmatch(known, plain.replace("?", "0", 1)):
         return False
     chain, equals, target = plain.partition("=")
     written = miniature.labelled(chain) + equals + target
@@ -116,16 +118,15 @@ def is_problem(question: str) -> bool:
     return in_words or "".join(question.split()) == "".join(written.split())
 
 
-def solutions(question: str) -> list[str]:
-    """Work out a problem of the miniature: the value of a chain, or every digit that fits a blank.
+def solution(question: str) -> str:
+    """Work out a problem of the miniature: the value of a chain, or the digit that fits a blank.
 
-    >>> solutions("7 a+8 b*3"), solutions("1 a+2 b+? =1"), solutions("2 a*? =3")
-    (['5'], ['8'], [])
+    >>> solution("7 a+8 b*3"), solution("1 a+2 b+? =1")
+    ('5', '8')
     """
     chain, equals, target = miniature.bare(question).partition("=")
-    if not equals:
-        return [str(miniature.worked(chain)[1])]
-    return [digit for digit in "0123456789" if miniature.worked(chain.replace("?", digit))[1] == int(target)]
+    values = [str(miniature.worked(chain.replace("?", digit))[1]) for digit in "0123456789"]
+    return str(values.index(target)) if equals else values[0]
 
 
 def answer_in_rounds(
@@ -149,8 +150,8 @@ def answer_in_rounds(
         ValueError: fewer than one round, a question that is no problem of the miniature, a phrase that it does not know,
             or one too long for the model's context.
     """
-    if count < 1:
-        raise ValueError(f"{count} rounds; ask for one or more")
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"rounds is {count!r}; give a whole number from 1 on")
     if isinstance(phrase, str) and (found := text_problem("phrase", phrase)):
         raise ValueError("; ".join(found))
     if model.cfg.template == "miniature":
@@ -161,12 +162,10 @@ def answer_in_rounds(
                 near = f"{miniature.labelled(chain)} {equals}{target}".strip() if chain else ""
                 raise ValueError(
                     f"the miniature cannot read {question!r}; it reads chains of 2 to 6 digits such as '7 a+8 b*3' "
-                    f"or 'seven a plus eight', and blanks with a target such as {EXAMPLE['question']!r}"
+                    f"or 'seven a plus eight', and blanks of plus and minus with a target such as {EXAMPLE['question']!r}"
                     + (f"; write {near!r}" if is_problem(near) else "")
                 )
-            if not (fitting := solutions(question)):
-                raise ValueError(f"no digit fits the question {question!r}; change its target, the digit after =")
-            if gold and gold not in fitting:
+            if gold and gold != solution(question):
                 raise ValueError(f"gold={gold!r} is no answer of {question!r}; leave gold out: it is worked out")
         if isinstance(phrase, str) and phrase not in PHRASES:
             raise ValueError(f"the miniature does not know the phrase {phrase!r}; its phrases are {PHRASES}")
@@ -197,14 +196,16 @@ def correct(
         seed: of the sampling.
 
     Raises:
-        ValueError: as `answer_in_rounds`.
+        ValueError: no loaded model; or as `answer_in_rounds`.
     """
+    if not isinstance(model, Evaluator):
+        raise ValueError(f"{model!r} is no loaded model; give what load() returns, such as load({model!r})")
     torch.manual_seed(seed)
     if question is None:
         question, gold = EXAMPLE["question"], EXAMPLE["answer"]
     question, gold = str(question), None if gold is None else str(gold)
     if gold is None and model.cfg.template == "miniature" and is_problem(question):
-        gold = next(iter(solutions(question)), None)
+        gold = solution(question)
     made = answer_in_rounds(model, [{"question": question, "answer": gold or ""}], rounds, phrase, temperature)
     attempts = [attempt if gold is not None else {**attempt, "correct": None} for (attempt,) in made]
     return Attempts(question, attempts, phrase_text(model.cfg.eval_phrase if phrase is None else phrase), gold)

@@ -17,7 +17,7 @@ from rapidfuzz.distance import Levenshtein
 
 from mgrpo_lib.experiment import store
 from mgrpo_lib.experiment.profiles import KINDS
-from mgrpo_lib.experiment.settings import load_config, profile_names
+from mgrpo_lib.experiment.settings import OUT, ROOT, from_repository, load_config, profile_names
 from mgrpo_lib.method.prompts import phrase_text
 from mgrpo_lib.report.tables import NAMES, name_of
 from mgrpo_lib.tasks.names import nearest
@@ -188,15 +188,18 @@ def results_folder(results: str | Path) -> Path:
     """Return the results folder that a path or a profile names.
 
     Raises:
-        FileNotFoundError: it holds no records; the message names the nearest profile.
+        FileNotFoundError: it holds no records; the message names the profiles that have some.
     """
     folder = Path(results).expanduser()
     if not (folder / "records").is_dir() and (str(results) in profile_names() or folder.suffix in KINDS):
         folder = load_config(str(results), arm="base").at_hand("records").results
     if not any(folder.glob("records/*.json")):
+        found = {
+            path.parts[-3] for root in (ROOT, from_repository(OUT)) for path in root.glob("results/*/records/*.json")
+        }
         raise FileNotFoundError(
-            f"no records in {folder / 'records'}; give a results folder or a profile that has been run "
-            f"({nearest(str(results), profile_names())}), or run one: make reproduce PROFILE=smoke"
+            f"no records in {folder / 'records'}; give a results folder, or a profile that has records here "
+            f"({', '.join(sorted(found))}), or run one: make reproduce PROFILE=smoke"
         )
     return folder
 

@@ -186,7 +186,7 @@ def write_preflight(cfg: Config, name: str, rows: list[dict], cost: str) -> Path
         cost: of a training, as `make plan` says it.
     """
     found, place = preflight.facts(rows), cfg.results / "preflight" / f"{cfg.run_name}-{name}"
-    steps = preflight.take_off(found["dose"], found["corrections"]) if found["dose"] else None
+    steps = preflight.take_off(found["dose"]) if found["dose"] else None
     told = {"cfg": cfg, "name": name, "found": found, "steps": steps, "cost": cost}
     page = store.write_text(place.with_suffix(".md"), render("preflight.md.j2", **told))
     if found["dose"]:
@@ -250,7 +250,7 @@ def sampled_corrections(cfg: Config) -> dict[str, int]:
 
 def expected_take_off(fix_rate: float) -> int | None:
     """Return the step at which the miniature would take off from a fix rate, by the theory with Adam; None: never."""
-    return preflight.take_off((fix_rate, ()), load_config("dose").num_corrections)["Adam"][0]
+    return preflight.take_off((fix_rate, ()))["Adam"][0]
 
 
 def cost_ratio(content: dict, cost: str) -> float:

@@ -81,24 +81,19 @@ def facts(records: list[dict]) -> dict[str, Any]:
     }
 
 
-def take_off(
-    rate: tuple[float, tuple[float, float]], group: int, reference: Path = REFERENCE
-) -> dict[str, list[int | None]]:
-    """Return the step at which the miniature would take off from a fix rate, by each theory.
+def take_off(rate: tuple[float, tuple[float, float]], reference: Path = REFERENCE) -> dict[str, list[int | None]]:
+    """Return the step at which the miniature would take off from a fix rate, by each theory, with its corrections of a draft.
 
     Returns:
         Steps for the rate, its low and its high end. None: later than `theory.NEVER`, or never.
     """
-    rates = store.read_json(reference)["rates"]
+    rates, group = store.read_json(reference)["rates"], load_config("dose").num_corrections
     ends = [min(max(end, 1e-6), 1 - 1e-6) for end in (rate[0], *rate[1])]
     return {name: [half_after(end, rates[name], group, adam) for end in ends] for name, adam in dose.THEORIES.items()}
 
 
 def committed(results: Path = ROOT / "results") -> list[dict[str, Any]]:
-    """Return what the committed preflights of language models found: ``model, set, tokens`` at most, `facts` and `take_off`.
-
-    Their take-off is that of as many corrections as the miniature's curve was measured with.
-    """
+    """Return what the committed preflights of language models found: ``model, set, tokens`` at most, `facts` and `take_off`."""
     rows = []
     for manifest in sorted(results.glob("*/preflight/*.json")):
         base = store.read_json(results / manifest.parts[-3] / "runs" / "base" / "run.json")
@@ -106,7 +101,7 @@ def committed(results: Path = ROOT / "results") -> list[dict[str, Any]]:
             continue
         records = store.read_records(manifest, store.read_json(manifest)["key"])
         found, name = facts(records), manifest.stem.removeprefix("base-")
-        steps = take_off(found["dose"], load_config("dose").num_corrections)["Adam"] if found["dose"] else None
+        steps = take_off(found["dose"])["Adam"] if found["dose"] else None
         tokens = max(max(one["tokens_1"] + one["tokens_2"]) for one in records)
         rows.append({"model": base["params"]["model"], "set": name, "tokens": tokens, "found": found, "steps": steps})
     return rows
@@ -140,7 +135,7 @@ def figure(cfg: Config, name: str, found: dict, reference: Path = REFERENCE) -> 
     handles = [
         style.key("miniature, measured", color=style.COLORS["mgrpo"], marker="o", ls=""),
         *dose.theory_keys(),
-        style.key(f"this model, 95% interval on {name}", color=style.INK),
+        style.key(f"this model, 95% interval on {name}" + ("" if mean else "; 0 is drawn at 0.1%"), color=style.INK),
     ]
     style.finish(drawn, f"Preflight of {cfg.model}, untrained, {found['problems']} problems of {name}", "", handles)
     return drawn

@@ -224,8 +224,11 @@ def robustness_table(summary: dict) -> pd.DataFrame:
     """Show the headline under other choices, on the probed problems."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for row in summary["robustness"]:
-        start = {"hypothesis": row["hypothesis"], "choice": row["choice"]}
-        rows.setdefault((row["hypothesis"], row["choice"]), start)[row["benchmark"]] = points(row)
+        choice = row["choice"].replace(
+            "as reported", f"as reported, first {summary['params']['probe_problems']} problems"
+        )
+        start = {"hypothesis": row["hypothesis"], "choice": choice}
+        rows.setdefault((row["hypothesis"], choice), start)[row["benchmark"]] = points(row)
     return pd.DataFrame([rows[key] for key in sorted(rows, key=lambda key: key[0])])
 
 

@@ -122,11 +122,13 @@ def test_phrases_by_number_and_by_text(base):
         ("1 a+? b+? =1", {}, QUESTION),
         (QUESTION, {"phrase": "Is that so?"}, "Is that so?"),
         ("3+4+?=2", {}, "3 a+4 b+? =2"),
-        ("2 a*? =3", {}, "no digit fits"),
+        ("2 a*? =3", {}, "plus and minus"),
+        ("6 a*? b+1 =3", {}, "plus and minus"),  # 2 and 7 both fit
+        (QUESTION, {"rounds": "4"}, "rounds is '4'"),
         (QUESTION, {"gold": "7"}, "gold='7'"),
         (QUESTION, {"phrase": 8}, "1 to 7"),
         (QUESTION, {"phrase": 0}, "1 to 7"),
-        (QUESTION, {"rounds": 0}, "0 rounds"),
+        (QUESTION, {"rounds": 0}, "rounds is 0"),
         (QUESTION, {"phrase": "Is \boxed{5} right?"}, "phrase holds the control character"),
     ],
 )
@@ -222,3 +224,8 @@ def test_committed_rounds_are_those_of_this_code(path, tmp_path, monkeypatch):
     for row in summary["rows"]:
         reported = table[row["arm"], row["benchmark"]]
         assert row["accuracy"][:2] == pytest.approx([reported["acc_t1"], reported["acc_t2"]])
+
+
+def test_only_a_loaded_model_is_asked():
+    with pytest.raises(ValueError, match=re.escape("load('base')")):
+        correct("base", QUESTION)
