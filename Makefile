@@ -13,6 +13,11 @@ READY = .venv/.ready
 TOOLS = .venv-tools/bin
 DEV = test-slow test-extra test-colab test-browser lint format html executed architecture badges benchmark fuzz agreement kill-test lock licences audit newest clean
 
+# A misspelt name would be ignored, and another experiment would run
+NAMES = PROFILE OUT SEEDS PARAMS MODEL PYTHON WORKERS DATA PROBLEMS DETAILS KILLS N START UPGRADE REPO
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+$(if $(filter-out $(NAMES),$(GIVEN)),$(error unknown: $(filter-out $(NAMES),$(GIVEN)); the names are $(NAMES)))
+
 .DELETE_ON_ERROR:
 .PHONY: help setup doctor plan preflight reproduce reference figures lab test $(DEV)
 
@@ -90,8 +95,8 @@ badges: $(READY)  ## Colab badge and set-up cell of every notebook; REPO=owner/n
 benchmark: $(READY)  ## cost of a joint step per token beside plain TRL GRPO; on idle cores (a quarter of an hour)
 	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step_cost.py
 
-fuzz: $(READY)  ## N=100000 hostile texts for the verifier, from SEED=0 (minutes, one core)
-	@$(BIN)/python -m tests.verifier.fuzz $(or $(N),100000) $(or $(SEED),0)
+fuzz: $(READY)  ## N=100000 hostile texts for the verifier, from START=0 (minutes, one core)
+	@$(BIN)/python -m tests.verifier.fuzz $(or $(N),100000) $(or $(START),0)
 
 agreement: $(READY)  ## verifier against labelled completions (DATA=file.jsonl[.gz]), into docs/verifier.md (a minute)
 	@$(BIN)/python -m tests.verifier.agreement $(if $(DATA),"$(DATA)") --table docs/verifier.md

@@ -1,5 +1,5 @@
-"""`python -m mgrpo_lib reproduce | figures | plan | doctor`: run the pipeline, redraw its tables and figures, estimate memory and
-time, or check this machine.
+"""`python -m mgrpo_lib COMMAND`: run the pipeline, redraw its tables and figures, try an untrained model, estimate memory and time,
+or check this machine.
 """
 
 import argparse
@@ -43,6 +43,20 @@ def main() -> int:
         from mgrpo_lib.experiment.doctor import doctor  # works without the packages that the others need
 
         return doctor(given.out)
+    try:
+        return refused(given)
+    except ModuleNotFoundError as error:
+        from mgrpo_lib.experiment.doctor import INSTALL
+
+        print(f"error: {error}, in {sys.executable}. Fix: .venv/bin/python -m mgrpo_lib; or {INSTALL}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        return 130
+
+
+def refused(given: argparse.Namespace) -> int:
+    """Run one of the commands that need settings; 2 with a line that says why, where it refuses."""
     from mgrpo_lib.experiment.settings import ConfigError
 
     try:
@@ -50,9 +64,6 @@ def main() -> int:
     except (ConfigError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
-        return 130
 
 
 def run(given: argparse.Namespace) -> int:

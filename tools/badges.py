@@ -23,8 +23,9 @@ from importlib.util import find_spec
 if "COLAB_RELEASE_TAG" in os.environ or "google.colab" in sys.modules:
     folder = os.environ.get("MGRPO_HOME", "/content/mgrpo")
     clone = ["git", "clone", "--quiet", "https://github.com/REPOSITORY", folder]
-    if not os.path.exists(folder) and subprocess.run(clone).returncode:
-        raise SystemExit(f"{clone[3]} cannot be cloned: is it public? make badges REPO=owner/name names the repository")
+    if not os.path.exists(os.path.join(folder, "tools", "colab.py")) and subprocess.run(clone).returncode:
+        fix = "put a copy of the repository on Drive and set os.environ['MGRPO_HOME'] to its folder (docs/colab.md)"
+        raise SystemExit(f"{clone[3]} could not be cloned; the line above says why. If it is not published: {fix}")
     sys.path.insert(0, os.path.join(folder, "tools"))
     import colab
 

@@ -36,7 +36,7 @@ def examine(cfg: Config) -> dict:
     for i, run in enumerate(runs):
         validate(run)  # by the same code as the test
         scores = evaluate(run)["accuracy"]
-        note = ", ".join(f"{name} {100 * s['acc_t1']:.0f}/{100 * s['acc_t2']:.0f}" for name, s in scores.items())
+        note = ", ".join(f"{name} {s['acc_t1']:.0%} then {s['acc_t2']:.0%}" for name, s in scores.items())
         progress.update(2 * i + 1, f"{run.run_name} {note}")
         sample(run)
         progress.update(2 * i + 2, f"{run.run_name} sampled")

@@ -40,11 +40,13 @@ def training_sets(cfg: Config) -> tuple[list[dict], list[dict], dict[str, int]]:
     validation, train = rows[: cfg.validation_problems], rows[cfg.validation_problems :][: cfg.train_problems or None]
     if len(train) < cfg.prompts_per_step:
         shared = max(dropped, key=dropped.get)
-        fix = f"most of them are in {shared}, too: give other data" if 2 * dropped[shared] > len(rows) else ""
+        least = cfg.prompts_per_step
+        fix = f"set validation_problems to {len(rows) - least} or less" if len(rows) > least + 1 else "give more data"
+        if 2 * dropped[shared] > len(rows):
+            fix = f"most of them are in {shared}, too: give other data"
         raise ValueError(
             f"{cfg.train_data} has {len(train)} questions left to train on, after cleaning ({dropped}) and without "
-            f"validation_problems {cfg.validation_problems}; a step needs {cfg.prompts_per_step}: "
-            f"{fix or 'hold fewer out, or give more data'}"
+            f"validation_problems {cfg.validation_problems}; a step needs {least}: {fix}"
         )
     return train, validation, dropped
 

@@ -79,7 +79,10 @@ def reproduce(
 def _reproduce(cfg: Config, jobs: list[Job], workers: int) -> int:
     done = [job for job in jobs if job.done()]
     pending = [job for job in jobs if job not in done]
-    say(f"profile {cfg.profile}: {len(done)} of {len(jobs)} steps are there with these parameters, in {cfg.results}")
+    seeds = ", ".join(map(str, cfg.seeds))
+    say(
+        f"profile {cfg.profile}, seeds {seeds}: {len(done)} of {len(jobs)} steps are there with these parameters, in {cfg.results}"
+    )
     for note in notes(pending, done):
         say(f"note: {note}")
     start = time.monotonic()

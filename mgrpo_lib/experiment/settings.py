@@ -295,7 +295,7 @@ def load_config(profile: str, **overrides: Any) -> Config:
         raise ConfigError(f"arms is {arms!r}; write each arm with the settings it changes, such as {{mgrpo: {{}}}}")
     arm = overrides.get("arm", "mgrpo" if arms else "base")
     if arm != "base" and arm not in arms:
-        raise ConfigError(f"unknown arm {arm!r} in profile {profile!r}; {nearest(str(arm), ['base', *arms])}")
+        raise ConfigError(f"unknown arm {arm!r} in profile {profile!r}; valid: {', '.join(['base', *arms])}")
     for name, changes in arms.items():
         _check_names(changes, list(TrainSettings.model_fields), f"arm {name}, which may change training settings alone")
     bases, start = overrides.get("bases", base.get("bases", {})), overrides.get("base", "")
@@ -321,7 +321,9 @@ def load_config(profile: str, **overrides: Any) -> Config:
 def _check_names(values: dict[str, Any], valid: list[str], where: str) -> None:
     for name in values:
         if name not in valid:
-            raise ConfigError(f"unknown setting {name!r} in {where}; {nearest(name, valid)} (all: docs/settings.md)")
+            raise ConfigError(
+                f"unknown setting {name!r} in {where}; {nearest(name, valid)} (all: docs/settings.md, mgrpo_lib/experiment/settings.py)"
+            )
 
 
 def _sentence(error: dict) -> str:

@@ -199,7 +199,7 @@ def results_folder(results: str | Path) -> Path:
         }
         raise FileNotFoundError(
             f"no records in {folder / 'records'}; give a results folder, or a profile that has records here "
-            f"({', '.join(sorted(found))}), or run one: make reproduce PROFILE=smoke"
+            f"({nearest(str(results), sorted(found))}), or run one: make reproduce PROFILE=smoke"
         )
     return folder
 

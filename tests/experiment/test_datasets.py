@@ -249,6 +249,16 @@ def test_the_data_card_of_real_sets_finds_what_both_splits_of_math_share(tmp_pat
     assert all(entry["shared_with_train"] == entry["13-gram_in_train"] == 0 for entry in card.values())
 
 
+def test_a_small_file_is_told_how_many_problems_it_can_hold_out(tmp_path):
+    """20 problems; a step of smoke needs 4."""
+    rows = own(
+        tmp_path / "mine.jsonl", [{"question": f"How much is {i} plus one?", "answer": i + 1} for i in range(20)]
+    )
+    with pytest.raises(ValueError, match="set validation_problems to 16 or less"):
+        data.training_sets(config(train_data=rows, benchmarks=["chains"], test_problems=3, validation_problems=30))
+    data.training_sets(config(train_data=rows, benchmarks=["chains"], test_problems=3, validation_problems=16))
+
+
 # ------------------------------------------------------------------------------------------------------- keys
 def test_keys_know_the_content_and_not_the_place(leaking, tmp_path):
     train, test = leaking

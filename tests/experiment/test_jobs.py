@@ -183,3 +183,17 @@ def test_make_passes_everything_on(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     done = subprocess.run(make, capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode != 0 and "did you mean 'learning_rate'" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["SEED", "PROFLE", "MODLE"])
+def test_make_refuses_a_name_that_it_would_ignore(name):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    make = ["make", "-C", str(ROOT), "-n", "-o", ".venv/.ready", "reproduce", f"{name}=1"]
+    done = subprocess.run(make, capture_output=True, text=True, env=environment)
+    assert done.returncode and f"unknown: {name};" in done.stderr and "SEEDS" in done.stderr
+
+
+def test_a_python_without_the_packages_is_told_which_one_has_them():
+    call = [sys.executable, "-S", "-m", "mgrpo_lib", "reproduce"]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
+    assert done.returncode == 2 and ".venv/bin/python" in done.stderr and "Traceback" not in done.stderr

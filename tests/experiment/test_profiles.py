@@ -68,7 +68,7 @@ def test_commands_take_it(mine, tmp_path, monkeypatch, capsys):
     assert main() == 2 and str(tmp_path / "results" / "mine") in capsys.readouterr().err, "nothing to draw yet"
     call = ["train", "--profile", str(mine), "--arm", "grop", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", call)
-    assert train.main() == 2 and "'grpo'" in capsys.readouterr().err
+    assert train.main() == 2 and "grpo" in capsys.readouterr().err
     with pytest.raises(FileNotFoundError, match="records"):
         explorer.results_folder(mine)
     with pytest.raises(FileNotFoundError):

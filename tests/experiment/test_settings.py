@@ -77,7 +77,7 @@ WRONG = [  # profile, settings, what the message must name
     ("smoke", {"learning_rate": float("inf")}, "'learning_rate' is inf"),
     ("smoke", {"max_steps": 2.5}, "'max_steps' is 2.5"),
     ("smoke", {"seeds": []}, "'seeds'"),
-    ("smoke", {"arm": "mgrop"}, "'mgrop' .*'mgrpo'"),
+    ("smoke", {"arm": "mgrop"}, "'mgrop' .*valid: base, mgrpo"),
     ("smoke", {"num_layers": 0}, "num_layers is 0; use 1"),
     ("smoke", {"num_corrections": 1}, "num_corrections is 1.*correction_advantage='difference'"),
     (
