@@ -36,7 +36,7 @@ class _Lines(StoppingCriteria):
         if (now := time.monotonic()) - self.said > SECONDS_BETWEEN_LINES:
             self.said, token = now, ids.shape[1] - self.width
             share = (self.start + len(ids) * token / self.most) / self.total
-            gone, where = now - self.begun, f"token {token} of at most {self.most} of the next {len(ids)}"
+            gone, where = now - self.begun, f"the next {len(ids)} are at token {token} of at most {self.most}"
             rate, to_go = self.total * share / gone, clock(gone * (1 - share) / share)
             say(
                 f"{self.start} of {self.total} completions, {where}, {rate:.2g} a second or more, at most {to_go} to go"
