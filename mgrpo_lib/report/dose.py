@@ -42,6 +42,7 @@ def summarise(cfg: Config) -> dict[str, Any]:
     Raises:
         FileNotFoundError: a model was not trained, tested or measured with these parameters.
     """
+    cfg = cfg.of_arm("base")
     rows = [_row(cfg.of_base(base)) for base in cfg.bases]
     for arm in BUDGETS:
         adjusted = holm({row["base"]: row[arm]["p"] for row in rows})

@@ -2,10 +2,11 @@
 
 import random
 
+import papermill
 import pytest
 
 from mgrpo_lib.experiment.controls import examine
-from mgrpo_lib.experiment.jobs import list_jobs
+from mgrpo_lib.experiment.jobs import NOTEBOOKS, list_jobs
 from mgrpo_lib.experiment.preflight import manifest_of as preflight_manifest
 from mgrpo_lib.experiment.preflight import preflight
 from mgrpo_lib.experiment.settings import ConfigError, load_config
@@ -72,7 +73,7 @@ def test_every_base_model_has_its_jobs_and_the_comparison_needs_them_all():
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
+def made(tmp_path_factory):
     """Two base models, every arm for a step or two, tested on a few problems: as `make reproduce PROFILE=dose` does it."""
     arms = {
         "mgrpo": {"max_steps": 1},
@@ -84,7 +85,8 @@ def tiny(tmp_path_factory):
     small = {"test_problems": 8, "validation_problems": 12, "probe_steps": 1, "base_steps": 2, "seeds": [20]}
     sizes = {"prompts_per_step": 2, "micro_batch_size": 16, "checkpoint_steps": 0}
     where = str(tmp_path_factory.mktemp("dose"))
-    cfg = load_config("dose", arm="base", bases=bases, arms=arms, output_root=where, **small, **sizes)
+    settings = {"bases": bases, "arms": arms, **small, **sizes}
+    cfg = load_config("dose", arm="base", output_root=where, **settings)
     for base in map(cfg.of_base, cfg.bases):
         train_base(base)
         preflight(base, "blanks", base.validation_problems)
@@ -92,11 +94,26 @@ def tiny(tmp_path_factory):
         for arm in base.arms:
             train(base.of_arm(arm, 20))
         examine(base.of_arm("mgrpo", 20))
-    return cfg
+    return cfg, settings
+
+
+@pytest.fixture
+def tiny(made):
+    return made[0]
+
+
+def test_the_pipelines_last_notebook_compares_them(made, tmp_path):
+    cfg, settings = made
+    last = list_jobs(cfg, settings)[-1]
+    assert not last.fulfilled()
+    place, how = tmp_path / "10.ipynb", {"cwd": NOTEBOOKS, "kernel_name": "python3"}
+    papermill.execute_notebook(NOTEBOOKS / "10_when.ipynb", place, last.parameters, **how)
+    assert last.fulfilled()
 
 
 def test_base_models_are_compared(tiny):
     content = dose.summarise(tiny)
+    assert dose.summarise(tiny.of_arm("mgrpo", 0)) == content, "whatever arm and seed are asked for"
     assert [row["base"] for row in content["rows"]] == ["low", "high"]
     for row in content["rows"]:
         records = _records(tiny.of_base(row["base"]))
