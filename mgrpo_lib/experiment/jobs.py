@@ -11,7 +11,12 @@ from mgrpo_lib.experiment.notebook import arguments
 from mgrpo_lib.experiment.settings import ROOT, Config, ConfigError, EvalSettings, ModelSettings, TrainSettings
 
 NOTEBOOKS = ROOT / "notebooks"
-QUICK = {"01_data": 5.0, "06_figures": 15.0, "00_overview": 5.0}  # seconds, about: too short to wait for a measurement
+QUICK = {
+    "01_data": 5.0,
+    "06_figures": 15.0,
+    "10_when": 15.0,
+    "00_overview": 5.0,
+}  # seconds, about: too short to wait for a measurement
 # the settings that results depend on
 DECISIVE = {"seeds", "arms", *ModelSettings.model_fields, *TrainSettings.model_fields, *EvalSettings.model_fields}
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mgrpo_lib.experiment import timing
 from mgrpo_lib.experiment.modelsize import Model, model_of
-from mgrpo_lib.experiment.settings import Config
+from mgrpo_lib.experiment.settings import Config, load_config
 from mgrpo_lib.method.prompts import PHRASES
 
 GIB = 2**30
@@ -231,9 +231,8 @@ def _generation_seconds(model: Model, cfg: Config, gpu: GPU, number: int, tokens
     """Seconds of one batch with prompts of so many tokens, until its longest completion is at the limit, and of checking it."""
     attempt = cfg.max_completion_length
     cache = number * (tokens + attempt / 2) * 4 * model.layers * model.kv
-    step = (
-        _pass_seconds(model, cfg, gpu) + cache / (BANDWIDTH * gpu.bandwidth * 1e9) + _flop_seconds(model, gpu, number)
-    )
+    moved = cache / (BANDWIDTH * gpu.bandwidth * 1e9)
+    step = _pass_seconds(model, cfg, gpu) + moved + _flop_seconds(model, gpu, number)
     return _flop_seconds(model, gpu, number * tokens) + attempt * step + REWARD_SECONDS * number
 
 
@@ -270,6 +269,16 @@ def hours(cfg: Config, gpu: GPU) -> dict[str, float]:
     return out
 
 
+def miniature_hours(cfg: Config) -> float:
+    """Return the hours of a miniature's pipeline on two cores: as long for each sampled token as profile cpu's, as measured."""
+
+    def sampled(cfg: Config) -> float:
+        runs = [cfg.of_arm(arm) for arm in cfg.arms]
+        return sum(steps(run) * tokens_per_step(run)[0] for run in runs) * len(cfg.seeds) * max(1, len(cfg.bases))
+
+    return timing.seconds("cpu") * sampled(cfg) / sampled(load_config("cpu", arm="base")) / 3600
+
+
 # ---------------------------------------------------------------------------------------------------------- report
 def nearest(name: str, gib: float) -> GPU | None:
     """Return the planned GPU of this name with the nearest memory; None if none was planned for."""
@@ -284,8 +293,10 @@ def verdict(cfg: Config, gpus: list[tuple[str, float]]) -> str:
         gpus: name and GiB of each of this machine's; with none, the plan is for the smallest of `GPUS` that it fits.
     """
     if cfg.is_miniature:
+        time = miniature_hours(cfg)
+        said = f"about {time:.1f} hours" if time >= 1 else "minutes"
         return (
-            f"profile {cfg.profile} on CPUs: fits; no GPU is needed, 2 GiB of memory per notebook; minutes on two cores"
+            f"profile {cfg.profile} on CPUs: fits; no GPU is needed, 2 GiB of memory per notebook; {said} on two cores"
         )
     name, gib = _smallest(cfg, gpus)
     where = f"profile {cfg.profile} on {name} ({gib:.1f} GiB{'' if gpus else '; this machine has no GPU'})"
@@ -309,11 +320,8 @@ def _smallest(cfg: Config, gpus: list[tuple[str, float]]) -> tuple[str, float]:
 
 
 def report(cfg: Config, gpus: list[tuple[str, float]], details: bool = False) -> str:
-    """Return the plan as text: the verdict in a line, what was measured before, the assumptions; on demand a table.
-
-    Args:
-        gpus: as for `verdict`.
-        details: whether to add parameters, tokens and disk, and each arm's steps, memory and hours.
+    """Return the plan as text: the verdict in a line, what was measured before, the assumptions. `details` add parameters,
+    tokens and disk, and each arm's steps, memory and hours.
     """
     large = not cfg.is_miniature
     lines = [verdict(cfg, gpus), timing.whole(cfg.profile), ASSUMPTIONS if large else ""]
@@ -336,5 +344,7 @@ def _details(cfg: Config, gpus: list[tuple[str, float]]) -> list[str]:
             table["hours"] = hours(cfg, gpu).values()
         lines.append(f"Disk: {disk(cfg):.1f} GB for checkpoints and trained weights, beside the model itself.")
     formats = dict.fromkeys(table.columns[1:5], "{:,.0f}".format) | dict.fromkeys(table.columns[5:], "{:.1f}".format)
-    lines.append("Planned steps and tokens are of one seed; hours are of all seeds, with evaluation and controls:")
+    lines.append(
+        "Planned steps and tokens are of one seed and base model; hours, if any, of all, with evaluation and controls:"
+    )
     return [*lines, table.to_string(index=False, formatters=formats, na_rep="-")]

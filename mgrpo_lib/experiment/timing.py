@@ -32,6 +32,11 @@ def takes(notebook: str, results: Path = ROOT / "results") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index(["profile", "run"])
 
 
+def seconds(profile: str, results: Path = ROOT / "results") -> float:
+    """Return what the whole pipeline of a profile took, from start to end."""
+    return read_json(results / profile / "timing.json")["seconds"]
+
+
 def whole(profile: str, results: Path = ROOT / "results") -> str:
     """Say in a sentence what the whole pipeline took; empty if it never ran from start to end."""
     file = results / profile / "timing.json"

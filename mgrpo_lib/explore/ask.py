@@ -200,6 +200,8 @@ def correct(
     """
     if not isinstance(model, Evaluator):
         raise ValueError(f"{model!r} is no loaded model; give what load() returns, such as load({model!r})")
+    if not temperature >= 0:
+        raise ValueError(f"temperature is {temperature!r}; give 0 (greedy) or more")
     torch.manual_seed(seed)
     if question is None:
         question, gold = EXAMPLE["question"], EXAMPLE["answer"]

@@ -185,6 +185,15 @@ def test_make_passes_everything_on(tmp_path):
     assert done.returncode != 0 and "did you mean 'learning_rate'" in done.stderr
 
 
+def test_the_time_to_go_is_known_once_each_kind_of_training_has_ended():
+    """Of profile dose: after the first base model's first seed, 15 jobs of each kind and a last notebook are to go."""
+    listed = list_jobs(load_config("dose", arm="base"), {})
+    kinds = {job.kind for job in listed} - {"10_when"}
+    done = {next(job for job in listed if job.kind == kind): 60.0 for kind in kinds}
+    left = time_to_go([job for job in listed if job not in done], {}, done, {})
+    assert left == pytest.approx(sum(60.0 * job.models for job in listed if job not in done), rel=0.5)
+
+
 @pytest.mark.parametrize("name", ["SEED", "PROFLE", "MODLE"])
 def test_make_refuses_a_name_that_it_would_ignore(name):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}

@@ -268,3 +268,13 @@ def test_gpus_are_read_from_nvidia_smi(monkeypatch, tmp_path):
         tool.write_text(f"#!/bin/sh\n{body}\n")
         os.chmod(tool, 0o755)
         assert machine.gpus() == found
+
+
+def test_the_miniatures_time_is_that_of_its_tokens():
+    """Profile cpu takes what it took; twice the steps take twice as long; profile dose takes hours, and says so."""
+    cpu = load_config("cpu", arm="base")
+    measured = store.read_json(ROOT / "results" / "cpu" / "timing.json")["seconds"] / 3600
+    assert plan.miniature_hours(cpu) == pytest.approx(measured)
+    assert plan.miniature_hours(load_config("cpu", arm="base", max_steps=120)) == pytest.approx(2 * measured)
+    assert 1 < plan.miniature_hours(load_config("dose", arm="base")) < 3
+    assert "hours" in plan.verdict(load_config("dose", arm="base"), []).rpartition(";")[2]
