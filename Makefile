@@ -8,7 +8,7 @@ PYTHON ?=
 WORKERS ?=
 BIN = .venv/bin
 RUN = $(BIN)/python -m mgrpo_lib
-OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(MODEL),--model "$(MODEL)") $(if $(PARAMS),--set $(PARAMS))
+OPTIONS = --profile "$(PROFILE)" $(if $(OUT),--out "$(OUT)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(MODEL),--model "$(MODEL)") $(if $(DATA),--data "$(DATA)") $(if $(PROBLEMS),--problems "$(PROBLEMS)") $(if $(PARAMS),--set $(PARAMS))
 READY = .venv/.ready
 TOOLS = .venv-tools/bin
 DEV = test-slow test-extra test-colab test-browser lint format html executed architecture badges benchmark fuzz agreement kill-test lock licences audit newest clean
@@ -40,7 +40,7 @@ plan: $(READY)  ## does a profile fit, and how long does it take? DETAILS=1 (sec
 	@$(RUN) plan $(OPTIONS) $(if $(DETAILS),--details)
 
 preflight: $(READY)  ## can MGRPO help an untrained MODEL on DATA=set or file? PROBLEMS=64 (minutes)
-	@$(RUN) preflight $(OPTIONS) $(if $(DATA),--data "$(DATA)") $(if $(PROBLEMS),--problems $(PROBLEMS))
+	@$(RUN) preflight $(OPTIONS)
 
 reproduce: $(READY)  ## run what is missing of the experiment, into out/, and print its table
 	@$(RUN) reproduce $(OPTIONS) $(if $(WORKERS),--workers $(WORKERS))

@@ -63,8 +63,8 @@ def prepare(given):
     held_out = min(200, len(rows) // 3)
     if held_out < 2:
         raise ValueError(f"--data {given.data} has {len(rows)} different problems; give 6 or more")
-    if given.steps < 1:
-        raise ValueError(f"--steps {given.steps}: give 1 or more")
+    if min(given.steps, given.length) < 1:
+        raise ValueError(f"--steps {given.steps}, --length {given.length}: give 1 or more")
     policy, cpu = load_policy(given), not torch.cuda.is_available()
     policy.questions(rows)  # two attempts at each must fit into the model's context
     dtype, why = compute_dtype(cpu)

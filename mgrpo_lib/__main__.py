@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--model", default="", help="a model's folder or hub id; default: the profile's")
     parser.add_argument("--set", nargs="*", default=[], help="settings, such as learning_rate=2e-4 max_steps=50")
     parser.add_argument("--data", default="", help="preflight: set or file of problems; default: the training set")
-    parser.add_argument("--problems", type=int, default=64, help="preflight: problems at most")
+    parser.add_argument("--problems", type=int, help="preflight: problems at most; default: 64")
     parser.add_argument("--workers", type=int, help="notebooks at a time; default: one per core")
     parser.add_argument(
         "--details", action="store_true", help="plan: parameters, tokens, disk; memory and hours of each arm"
@@ -72,6 +72,11 @@ def run(given: argparse.Namespace) -> int:
     from mgrpo_lib.experiment.assignments import parse_assignments
     from mgrpo_lib.experiment.settings import ConfigError
 
+    if given.command != "preflight" and (given.data or given.problems is not None):
+        to_train = "to train and test on files: PARAMS='train_data=problems.jsonl benchmarks=[test.jsonl]'"
+        raise ConfigError(
+            f"DATA and PROBLEMS (--data, --problems) are of preflight, not of {given.command}; {to_train}"
+        )
     settings = parse_assignments(given.set) | ({"model": given.model} if given.model else {})
     if given.command == "reproduce":
         return pipeline.reproduce(given.profile, settings, given.seeds, given.out, given.workers)
@@ -92,9 +97,12 @@ def run(given: argparse.Namespace) -> int:
 def preflight(given: argparse.Namespace, settings: dict) -> int:
     """Sample an untrained model, and write and print what it can do."""
     from mgrpo_lib.experiment import machine, pipeline, plan, store
-    from mgrpo_lib.experiment.settings import GENERATORS
+    from mgrpo_lib.experiment.settings import GENERATORS, ConfigError
     from mgrpo_lib.tasks.benchmarks import TRAINING_SETS
 
+    count = 64 if given.problems is None else given.problems
+    if count < 2:
+        raise ConfigError(f"PROBLEMS={count}: give 2 or more, better 64")
     trained_on = given.data in (*TRAINING_SETS, *GENERATORS)  # only tried here: no file is too small to train on
     data = {"train_data": given.data} if trained_on else {"benchmarks": [given.data]} if given.data else {}
     cfg = pipeline.configuration(given.profile, settings | data, out=given.out)
@@ -105,8 +113,8 @@ def preflight(given: argparse.Namespace, settings: dict) -> int:
     from mgrpo_lib.report import pages
 
     with store.only_one(cfg.results):
-        base.train_base(cfg)
-        records = preflight.preflight(cfg, name, given.problems)
+        base.train_base(cfg, hub=False)
+        records = preflight.preflight(cfg, name, count)
         page = pages.write_preflight(cfg, name, records, plan.verdict(cfg, machine.gpus()))
     print(page.read_text(encoding="utf-8"), page, sep="\n")
     return 0

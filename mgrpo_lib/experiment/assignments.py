@@ -1,6 +1,7 @@
 """Settings as a command line writes them: ``name=value``, and seeds such as ``0,1,2``."""
 
 import contextlib
+import re
 from typing import Any
 
 import yaml
@@ -21,6 +22,8 @@ def parse_assignments(pairs: list[str]) -> dict[str, Any]:
         name, separator, text = pair.partition("=")
         if not separator or not name.isidentifier():
             raise ConfigError(f"cannot read {pair!r}; write name=value, without blanks around '='")
+        if name not in TEXTS and re.search(r",\s*\w+=", text):
+            raise ConfigError(f"cannot read {pair!r}; separate settings by blanks, not commas")
         if name in values:
             raise ConfigError(f"{name} is given twice, as {values[name]!r} and as {text}; leave one out")
         try:

@@ -21,8 +21,11 @@ from mgrpo_lib.tasks import miniature, miniature_model
 
 
 @explained
-def train_base(cfg: Config) -> dict:
+def train_base(cfg: Config, hub: bool = True) -> dict:
     """Store the base model.
+
+    Args:
+        hub: whether the prompts of sets on the Hub are checked too, before anything runs.
 
     Returns:
         Its manifest: key, number of parameters, seconds.
@@ -34,7 +37,7 @@ def train_base(cfg: Config) -> dict:
         return done
     if cfg.model != MINIATURE:
         try:
-            problems = problems_at_hand(cfg, hub=True)
+            problems = problems_at_hand(cfg, hub)
         except ConnectionError:  # a test set that this training does not need
             problems = problems_at_hand(cfg)
         check_prompts(cfg, problems)

@@ -40,12 +40,12 @@ def training_sets(cfg: Config) -> tuple[list[dict], list[dict], dict[str, int]]:
     validation, train = rows[: cfg.validation_problems], rows[cfg.validation_problems :][: cfg.train_problems or None]
     if len(train) < cfg.prompts_per_step:
         shared = max(dropped, key=dropped.get)
-        least = cfg.prompts_per_step
+        least, left_out = cfg.prompts_per_step, ", ".join(f"{name}: {n}" for name, n in dropped.items())
         fix = f"set validation_problems to {len(rows) - least} or less" if len(rows) > least + 1 else "give more data"
         if 2 * dropped[shared] > len(rows):
             fix = f"most of them are in {shared}, too: give other data"
         raise ValueError(
-            f"{cfg.train_data} has {len(train)} questions left to train on, after cleaning ({dropped}) and without "
+            f"{cfg.train_data} has {len(train)} questions left to train on, after cleaning ({left_out}) and without "
             f"validation_problems {cfg.validation_problems}; a step needs {least}: {fix}"
         )
     return train, validation, dropped

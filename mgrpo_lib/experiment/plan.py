@@ -294,7 +294,7 @@ def verdict(cfg: Config, gpus: list[tuple[str, float]]) -> str:
     """
     if cfg.is_miniature:
         time = miniature_hours(cfg)
-        said = f"about {time:.1f} hours" if time >= 1 else "minutes"
+        said = f"about {time:.1f} hours" if time >= 1 else f"about {60 * time:.0f} minutes" if time > 0.1 else "minutes"
         return (
             f"profile {cfg.profile} on CPUs: fits; no GPU is needed, 2 GiB of memory per notebook; {said} on two cores"
         )
@@ -325,7 +325,7 @@ def report(cfg: Config, gpus: list[tuple[str, float]], details: bool = False) ->
     """
     large = not cfg.is_miniature
     lines = [verdict(cfg, gpus), timing.whole(cfg.profile), ASSUMPTIONS if large else ""]
-    lines += _details(cfg, gpus) if details else ["Details: the same with DETAILS=1"]
+    lines += _details(cfg, gpus) if details else ["Details: the same with DETAILS=1 (without make: --details)"]
     return "\n".join(line for line in lines if line)
 
 

@@ -172,7 +172,7 @@ def table(kills: list[Kill], finished: int, resumed: int, files: int, seed: int)
         "",
         f"Written by `make kill-test` (`tests/experiment/kill_pipeline.py`). The smoke pipeline (`{SETTINGS}`) was killed by "
         f"SIGKILL at random moments{everywhere}, and the same command started again: **{len(kills)} kills** ({counts}), seed "
-        f"{seed}. It ended {finished} time(s) that way, and {resumed} of its trainings continued from a checkpoint. Each time it "
+        f"{seed}. So it came to its end {finished} times, and {resumed} of its trainings continued from a checkpoint. Each time it "
         f"left the same as an undisturbed run in all {files} files: `summary.json`, tables, records, metrics and weights, to the "
         f"bit. Allowed to differ: {allowed}, and {', '.join(f'`{n}`' for n in UNCOMPARED)}.",
         "",

@@ -96,7 +96,7 @@ def test_the_same_file_for_training_and_test_is_refused_in_any_spelling(tmp_path
             config(train_data=file, benchmarks=[other])
         with pytest.raises(ConfigError, match="benchmarks names the file .* twice"):
             config(train_data="sums", train_problems=20, benchmarks=[file, other])
-    with pytest.raises(ConfigError, match="'copy': 30.*other data"):
+    with pytest.raises(ConfigError, match="copy: 30.*other data"):
         runner.check_data(config(train_data=file, benchmarks=[str(tmp_path / "copy.jsonl")]))
 
 

@@ -202,6 +202,19 @@ def test_make_refuses_a_name_that_it_would_ignore(name):
     assert done.returncode and f"unknown: {name};" in done.stderr and "SEEDS" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["reproduce", "--data", "mine.jsonl"], "train_data=problems.jsonl"),
+        (["plan", "--problems", "8"], "train_data=problems.jsonl"),
+        (["preflight", "--problems", "0"], "PROBLEMS=0"),
+    ],
+)
+def test_what_a_command_would_ignore_is_refused(given, named, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["mgrpo_lib", *given])
+    assert main() == 2 and named in capsys.readouterr().err
+
+
 def test_a_python_without_the_packages_is_told_which_one_has_them():
     call = [sys.executable, "-S", "-m", "mgrpo_lib", "reproduce"]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})

@@ -102,7 +102,7 @@ def test_committed_preflights_of_language_models_are_read_from_their_records(tmp
         store.write_records(tmp_path / profile / "preflight" / "base-my-set.json", "key", records)
     (row,) = committed(tmp_path)
     assert (row["model"], row["set"], row["tokens"]) == ("a-model", "my-set", 9)
-    assert row["found"]["fix"][0] == 0.25 and row["steps"] == take_off(row["found"]["fix"], 4)["Adam"]
+    assert row["found"]["fix"][0] == 0.25 and row["steps"] == take_off(row["found"]["fix"])["Adam"]
 
 
 def test_take_off_is_told_also_of_the_first_step_and_of_no_fixed_draft():

@@ -236,6 +236,7 @@ def test_what_a_shell_cut_inside_brackets_is_one_value(words):
         (["benchmarks=[chains"], r"'benchmarks=\[chains'"),
         (["max_steps={a: b: c}"], "max_steps={a: b: c}"),
         (["max_steps=5", "max_steps=6"], "max_steps is given twice"),
+        (["max_steps=6,num_corrections=8"], "by blanks"),
     ],
 )
 def test_assignments_that_cannot_be_read_are_refused(pairs, named):
