@@ -252,6 +252,11 @@ def test_copies_with_outputs_show_the_present_notebooks(path):
     assert not [output for output in outputs if output["output_type"] == "error"]
     assert any({"image/png", "text/html"} & set(output.get("data", {})) for output in outputs), "pictures or tables"
     assert re.search(r"/(home|root|tmp|work)/", json.dumps(outputs)) is None
+    if path.stem[:2] in ("03", "04", "05"):  # what is shown is of the seed that the parameters name
+        seed = re.search(r"(?m)^seed = (\d+)", "".join("".join(cell["source"]) + "\n" for cell in copy["cells"])).group(
+            1
+        )
+        assert f"-seed{seed}" in json.dumps(outputs)
 
 
 @pytest.mark.slow
