@@ -40,6 +40,15 @@ def test_the_trainers_packages_are_as_locked_and_colab_keeps_its_own_jupyter():
     assert "torch" in asked and not {"ipykernel", "ipywidgets", "jupyterlab"} & asked.keys()
 
 
+def test_what_a_kernel_has_loaded_is_new_enough_for_the_library():
+    """pip may not change it, so a newer one cannot be asked for."""
+    loaded = {*colab.FIXED, "psutil"}  # the last by Colab's ipykernel
+    asked = [Requirement(text) for text in colab.wanted(PINS)]
+    kept = [one for one in asked if one.name in loaded & COLAB.keys()]
+    assert {"numpy", "psutil"} <= {one.name for one in kept}
+    assert not [f"{one}, Colab has {COLAB[one.name]}" for one in kept if COLAB[one.name] not in one.specifier]
+
+
 def test_a_failed_command_shows_its_end_and_the_fix():
     with pytest.raises(RuntimeError, match="(?s)restart the session.*gone wrong"):
         colab.run("-c", "raise SystemExit('gone wrong')")
