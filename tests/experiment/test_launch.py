@@ -137,7 +137,7 @@ def test_accelerate_understands_the_launch_files(kind, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"), [(["--arm", "mgrop"], "'mgrpo'"), (["--set", "learning_rat=1"], "'learning_rate'")]
+    ("arguments", "named"), [(["--arm", "mgrop"], "mgrpo, grpo"), (["--set", "learning_rat=1"], "'learning_rate'")]
 )
 def test_the_command_line_refuses_what_it_does_not_know(arguments, named, tmp_path, monkeypatch, capsys):
     call = ["mgrpo_lib.experiment.train", "--profile", "smoke", "--out", str(tmp_path), *arguments]
