@@ -106,7 +106,7 @@ def overall(rows: list[dict]) -> dict[str, str]:
 
 
 def in_words(word: str, rows: list[dict]) -> str:
-    """Return a verdict over rows as it is shown: *refuted* only where a difference is shown to be negative."""
+    """Return the words that a verdict over rows is shown in: *refuted* only where a difference is shown to be negative."""
     refuted = [row for row in rows if row["verdict"] == "refuted"]
     return NO_GAIN if word == "refuted" and all(row["ci"][1] > 0 for row in refuted) else word
 
