@@ -44,26 +44,20 @@ def main() -> int:
 
         return doctor(given.out)
     try:
-        return refused(given)
+        from mgrpo_lib.experiment.settings import ConfigError
     except ModuleNotFoundError as error:
         from mgrpo_lib.experiment.doctor import INSTALL
 
         print(f"error: {error}, in {sys.executable}. Fix: .venv/bin/python -m mgrpo_lib; or {INSTALL}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
-        return 130
-
-
-def refused(given: argparse.Namespace) -> int:
-    """Run one of the commands that need settings; 2 with a line that says why, where it refuses."""
-    from mgrpo_lib.experiment.settings import ConfigError
-
     try:
         return run(given)
     except (ConfigError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(STOPPED, file=sys.stderr)
+        return 130
 
 
 def run(given: argparse.Namespace) -> int:

@@ -25,10 +25,8 @@ def executed_copy(source: Path, folder: Path) -> Path:
     Raises:
         SystemExit: the pipeline has not run.
     """
-    runs = sorted(path for path in RUNS.glob(f"{source.stem[:2]}_*.ipynb") if "." not in path.stem)
-    runs = [
-        path for path in runs if "seed" in path.stem
-    ] or runs  # 05 tests a seed's arms; the base model comes alone first
+    runs = [path for path in RUNS.glob(f"{source.stem[:2]}_*.ipynb") if "." not in path.stem]
+    runs.sort(key=lambda path: ("seed" not in path.stem, path.stem))  # 05 of a seed before 05 of the base model
     if source.stem[:2] not in BESIDE:
         return runs[0] if runs else sys.exit(f"no executed copy of {source.name} in {RUNS}: run `make reproduce` first")
     executed, given = folder / source.name, {"output_root": str(folder / "my_run")} if source.stem[:2] == "08" else {}

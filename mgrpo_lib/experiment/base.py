@@ -11,7 +11,7 @@ from mgrpo_lib.experiment import warmup
 from mgrpo_lib.experiment.data import problems_at_hand, training_problems
 from mgrpo_lib.experiment.failures import explained, partial_folder
 from mgrpo_lib.experiment.keys import base_key, finished_run
-from mgrpo_lib.experiment.models import MINIATURE, is_borrowed, limit_threads, load_base, load_tokenizer
+from mgrpo_lib.experiment.models import is_borrowed, limit_threads, load_base, load_tokenizer
 from mgrpo_lib.experiment.progress import Progress
 from mgrpo_lib.experiment.prompts import check_prompts
 from mgrpo_lib.experiment.settings import Config, ConfigError, ModelSettings
@@ -35,7 +35,7 @@ def train_base(cfg: Config, hub: bool = True) -> dict:
     if done := finished_run(cfg):
         print(f"base model reused, same settings and version (key {key})")
         return done
-    if cfg.model != MINIATURE:
+    if not cfg.is_miniature:
         try:
             problems = problems_at_hand(cfg, hub)
         except ConnectionError:  # a test set that this training does not need
@@ -52,7 +52,7 @@ def train_base(cfg: Config, hub: bool = True) -> dict:
         progress.update(step, f"loss {loss:.3f}")
 
     revision = None
-    if cfg.model != MINIATURE:
+    if not cfg.is_miniature:
         model, tokenizer = load_base(cfg, cfg.model_location), load_tokenizer(cfg, cfg.model_location)
         revision = getattr(model.config, "_commit_hash", None)  # what the hub gave out; a folder has none
         if cfg.sft_steps:

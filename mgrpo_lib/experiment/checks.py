@@ -135,7 +135,7 @@ def _step(cfg: Config):
         yield "load_in_4bit freezes the weights, so something else must be trained; set lora_rank, for example to 16"
     if cfg.match_tokens_of and not cfg.lr_scheduler_type.startswith("constant"):
         yield "lr_scheduler_type must be constant where match_tokens_of ends a training: its number of steps is not known before"
-    if cfg.phrase_role == "user" and cfg.template == "miniature":
+    if cfg.phrase_role == "user" and cfg.is_miniature:
         yield "phrase_role 'user' needs a chat model, and the miniature has no turns; use assistant"
 
 

@@ -148,7 +148,7 @@ class Evaluator:
         grades = []
         texts = self.tokenizer.batch_decode(completions, skip_special_tokens=True)
         # as TRL gives a reward function its completions and the other columns of the data
-        given = [[{"role": "assistant", "content": text}] for text in texts] if self.cfg.template == "chat" else texts
+        given = [[{"role": "assistant", "content": text}] for text in texts] if not self.cfg.is_miniature else texts
         columns = {name: [problem[name] for problem in problems] for name in ("question", "answer")}
         rewards = self.reward(completions=given, **columns)
         for ids, text, reward in zip(completions, texts, rewards, strict=True):

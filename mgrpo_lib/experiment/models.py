@@ -22,17 +22,15 @@ from mgrpo_lib.experiment.settings import Config, ConfigError
 from mgrpo_lib.method.prompts import plain_turns
 from mgrpo_lib.method.quantized import keep_4bit_trainable
 
-MINIATURE = "miniature"
-
 
 def on_cpu(cfg: Config) -> bool:
     """True for the miniature, whose numbers must not depend on a GPU, and on a machine without one."""
-    return cfg.model == MINIATURE or not torch.cuda.is_available()
+    return cfg.is_miniature or not torch.cuda.is_available()
 
 
 def limit_threads(cfg: Config) -> None:
     """Give the miniature one thread: it is too small for more, and on a busy machine two are ten times slower."""
-    if cfg.model == MINIATURE:
+    if cfg.is_miniature:
         torch.set_num_threads(1)
 
 
@@ -56,7 +54,7 @@ def compute_dtype(cpu: bool, wanted: str = "auto") -> tuple[torch.dtype, str]:
 
 def is_borrowed(cfg: Config) -> bool:
     """True if the base model is used unmodified: nothing is trained or written before reinforcement learning."""
-    return cfg.model != MINIATURE and cfg.sft_steps == 0
+    return not cfg.is_miniature and cfg.sft_steps == 0
 
 
 def base_location(cfg: Config) -> str:
@@ -137,7 +135,7 @@ def load_base(
         )
     if load_in_4bit:
         keep_4bit_trainable(model)
-    if cfg.model != MINIATURE:
+    if not cfg.is_miniature:
         # Prefill asks for the logits of the last position alone. For such a slice and an untrained head torch makes a
         # batch of matrix products, with a copy of the head for each row: half of the time on a CPU
         model.get_output_embeddings().register_forward_pre_hook(lambda head, inputs: (inputs[0].contiguous(),))

@@ -60,7 +60,7 @@ def preflight(cfg: Config, name: str, count: int) -> list[dict]:
         return read_records(manifest, key)
     start, evaluator, rows = time.monotonic(), Evaluator.load(cfg), problems(cfg, name, count)
     say(f"preflight of {cfg.run_name} on {name}: {len(rows)} problems")
-    if cfg.template == "chat" and evaluator.tokenizer.chat_template == plain_turns(evaluator.tokenizer):
+    if not cfg.is_miniature and evaluator.tokenizer.chat_template == plain_turns(evaluator.tokenizer):
         say(
             f"note: {cfg.model} has no chat template, so its prompts are plain turns; if it is a chat model, set chat_template "
             "in its tokenizer_config.json"

@@ -19,7 +19,7 @@ def prompt_ids(cfg: Config, tokenizer: PreTrainedTokenizerBase, problems: list[d
         ValueError: the chat template cannot write them.
     """
     prompts = [cfg.prompt(problem["question"]) for problem in problems]
-    if cfg.template == "miniature":
+    if cfg.is_miniature:
         return tokenizer(prompts, add_special_tokens=False)["input_ids"]
     check_template(tokenizer, prompts[0], cfg.chat_template_kwargs)
     how = {"add_generation_prompt": True, "tokenize": True, "return_dict": False, **cfg.chat_template_kwargs}

@@ -177,13 +177,8 @@ class Config(ModelSettings, TrainSettings, EvalSettings):
 
     @property
     def is_miniature(self) -> bool:
-        """Whether the model is the embedded miniature, or else a language model."""
+        """Whether the model is the embedded miniature, whose prompts are plain text; else a language model, with messages."""
         return self.model == "miniature"
-
-    @property
-    def template(self) -> str:
-        """Kind of prompt: ``miniature`` (plain text) or ``chat`` (messages)."""
-        return "miniature" if self.is_miniature else "chat"
 
     def prompt(self, question: str) -> Prompt:
         """The layer-1 prompt of a question."""

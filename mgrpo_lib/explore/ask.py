@@ -14,7 +14,7 @@ import torch
 
 from mgrpo_lib.experiment import keys, store
 from mgrpo_lib.experiment.evaluate import Evaluator, all_problems, two_attempts
-from mgrpo_lib.experiment.models import MINIATURE, limit_threads, load_base, load_tokenizer
+from mgrpo_lib.experiment.models import limit_threads, load_base, load_tokenizer
 from mgrpo_lib.experiment.profiles import KINDS
 from mgrpo_lib.experiment.settings import OUT, ROOT, Config, ConfigError, from_repository, load_config
 from mgrpo_lib.explore.explorer import Attempts
@@ -46,7 +46,7 @@ def load(model: str | Path | Config = "cpu", adapter: str | None = None, **setti
         mgrpo_lib.experiment.settings.ConfigError: no such model, or an unknown setting.
     """
     if isinstance(model, Config):
-        alone = model.model == MINIATURE and not model.lora_rank and keys.finished_run(model)
+        alone = model.is_miniature and not model.lora_rank and keys.finished_run(model)
         return _miniature(model, model.run_folder / "model") if alone else Evaluator.load(model)
     if Path(model).suffix in KINDS:
         cfg = load_config(str(model), **settings)
@@ -88,7 +88,7 @@ def _of_run(folder: Path, settings: dict) -> Evaluator:
             f"Models are here: {', '.join(str(run.relative_to(ROOT)) for run in trained_runs())}"
         )
     params = made["params"]
-    if params["model"] != MINIATURE or params.get("lora_rank"):  # it takes the base model, too
+    if params["model"] != "miniature" or params.get("lora_rank"):  # it takes the base model, too
         own = {"arm": made["arm"], "seed": made["seed"], "output_root": str(output)}
         return Evaluator.load(load_config(profile, **own, **settings))
     length = {name: params[name] for name in ["max_completion_length"] if name in params}
@@ -154,7 +154,7 @@ def answer_in_rounds(
         raise ValueError(f"rounds is {count!r}; give a whole number from 1 on")
     if isinstance(phrase, str) and (found := text_problem("phrase", phrase)):
         raise ValueError("; ".join(found))
-    if model.cfg.template == "miniature":
+    if model.cfg.is_miniature:
         for problem in problems:
             question, gold = problem["question"], problem["answer"]
             if not is_problem(question):
@@ -206,7 +206,7 @@ def correct(
     if question is None:
         question, gold = EXAMPLE["question"], EXAMPLE["answer"]
     question, gold = str(question), None if gold is None else str(gold)
-    if gold is None and model.cfg.template == "miniature" and is_problem(question):
+    if gold is None and model.cfg.is_miniature and is_problem(question):
         gold = solution(question)
     made = answer_in_rounds(model, [{"question": question, "answer": gold or ""}], rounds, phrase, temperature)
     attempts = [attempt if gold is not None else {**attempt, "correct": None} for (attempt,) in made]

@@ -187,7 +187,7 @@ def write_preflight(cfg: Config, name: str, rows: list[dict], cost: str) -> Path
     """
     found, place = preflight.facts(rows), cfg.results / "preflight" / f"{cfg.run_name}-{name}"
     steps = preflight.take_off(found["dose"]) if found["dose"] else None
-    told = {"cfg": cfg, "name": name, "found": found, "steps": steps, "cost": cost}
+    told = {"cfg": cfg, "name": name, "found": found, "steps": steps, "cost": cost, "curve": load_config("dose")}
     page = store.write_text(place.with_suffix(".md"), render("preflight.md.j2", **told))
     if found["dose"]:
         drawn = preflight.figure(cfg, name, found)

@@ -23,7 +23,7 @@ from mgrpo_lib.report.statistics import (
 
 ALPHA = 0.05
 SMALLEST_EFFECT = 0.02  # smaller ones are of no interest
-NO_GAIN = "no gain of 2 points or more"
+NO_GAIN = f"no gain of {100 * SMALLEST_EFFECT:.0f} points or more"
 METHOD, BASELINE = "mgrpo", "grpo_matched"
 HYPOTHESES = {
     "H1": "MGRPO's first attempts are better than the matched GRPO's",

@@ -7,7 +7,7 @@ import pytest
 from mgrpo_lib import __main__
 from mgrpo_lib.experiment import store
 from mgrpo_lib.experiment.preflight import manifest_of
-from mgrpo_lib.experiment.settings import load_config
+from mgrpo_lib.experiment.settings import ROOT, load_config
 from mgrpo_lib.report import pages
 from mgrpo_lib.report.preflight import committed, facts, take_off
 from mgrpo_lib.report.theory import NEVER
@@ -103,6 +103,15 @@ def test_committed_preflights_of_language_models_are_read_from_their_records(tmp
     (row,) = committed(tmp_path)
     assert (row["model"], row["set"], row["tokens"]) == ("a-model", "my-set", 9)
     assert row["found"]["fix"][0] == 0.25 and row["steps"] == take_off(row["found"]["fix"])["Adam"]
+
+
+def test_committed_pages_say_what_the_tables_of_the_site_say():
+    for row in committed():
+        (page,) = ROOT.glob(f"results/*/preflight/base-{row['set']}.md")
+        if row["steps"]:
+            assert f"after {pages.take_off(row['steps'], row['found']['dose'])} steps" in page.read_text(
+                encoding="utf-8"
+            )
 
 
 def test_take_off_is_told_also_of_the_first_step_and_of_no_fixed_draft():
