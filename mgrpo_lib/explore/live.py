@@ -46,7 +46,7 @@ class Curves(TrainerCallback):
         figure, file = figures.training_curves(steps, title), io.BytesIO()
         figure.savefig(file, format="png", dpi=110)
         figures.plt.close(figure)  # else the notebook would show it a second time
-        image = Image(file.getvalue(), format="png", width=990, alt=title)
+        image = Image(file.getvalue(), format="png", width=990, metadata={"alt": title})
         if self.handle is None:
             self.handle = display(image, display_id=True)
         else:

@@ -273,7 +273,8 @@ def show(name: str, cfg: Config) -> None:
             f"figures of {cfg.profile} are missing in {cfg.figures}; draw them with figures.draw_all(cfg) or `make figures`"
         )
     if caption := known.get(name):
-        display(Image(filename=picture, width=round(style.TEXT_WIDTH * 110), alt=caption["text"]))
+        # as metadata: the IPython of Colab, 7.34, has no argument alt
+        display(Image(filename=picture, width=round(style.TEXT_WIDTH * 110), metadata={"alt": caption["text"]}))
         display(Markdown(f"*{caption['title']}.* {caption['text']}".replace("<", "\\<")))
 
 

@@ -34,7 +34,7 @@ def test_an_open_notebook_has_one_picture_redrawn_every_few_seconds(cfg, shown):
     assert [how for how, _ in shown] == ["new"] + ["update"] * (len(shown) - 1), "always in the same place"
     assert len(shown) == 1 + 20 / live.SECONDS + 1, "the first step, 20 seconds, and the end"
     final = shown[-1][1]
-    assert final.data.startswith(b"\x89PNG") and "step 41" in final.alt
+    assert final.data.startswith(b"\x89PNG") and "step 41" in final.metadata["alt"]
     assert figures.plt.get_fignums() == before, "the notebook would show them a second time"
 
 
