@@ -79,8 +79,6 @@ def run(given: argparse.Namespace) -> int:
     redrawn = given.command == "figures"
     cfg = pipeline.configuration(given.profile, settings, given.seeds, given.out or ("." if redrawn else ""))
     if redrawn:
-        if not cfg.arms:
-            raise ConfigError(f"profile {cfg.profile} has no arms to compare; its records are in {cfg.results}")
         return redraw(cfg)
     from mgrpo_lib.experiment import machine, plan  # counts parameters, with torch
 
@@ -117,9 +115,12 @@ def preflight(given: argparse.Namespace, settings: dict) -> int:
 def redraw(cfg) -> int:
     """Redraw tables, figures and, for a committed experiment, the pages that show it."""
     from mgrpo_lib.experiment import store
-    from mgrpo_lib.report import dose, figures, pages, rounds, summary  # matplotlib and pandas
+    from mgrpo_lib.report import dose, figures, pages, preflight, rounds, summary, tables  # matplotlib and pandas
 
     with store.only_one(cfg.results):
+        if not cfg.arms:
+            print(tables.markdown(preflight.greedy_table(preflight.summarise(cfg))))
+            return 0
         if cfg.bases:
             dose.summarise(cfg)
             for page in pages.update() if pages.is_reference(cfg) else ():

@@ -13,9 +13,9 @@ import torch
 from mgrpo_lib.experiment import data
 from mgrpo_lib.experiment.evaluate import Evaluator
 from mgrpo_lib.experiment.keys import contents, key_of, run_key
-from mgrpo_lib.experiment.progress import say
+from mgrpo_lib.experiment.progress import clock, say
 from mgrpo_lib.experiment.settings import GENERATED, Config
-from mgrpo_lib.experiment.store import finished, read_records, write_records
+from mgrpo_lib.experiment.store import finished, read_json, read_records, write_json, write_records
 from mgrpo_lib.experiment.versions import CURRENT
 from mgrpo_lib.method.prompts import plain_turns
 from mgrpo_lib.tasks.benchmarks import TRAINING_SETS
@@ -45,7 +45,7 @@ def problems(cfg: Config, name: str, count: int) -> list[dict]:
 
 
 def preflight(cfg: Config, name: str, count: int) -> list[dict]:
-    """Record drafts and corrections of a model on a set, in ``preflight/<run>-<set>.jsonl.gz``.
+    """Record drafts and corrections of a model on a set, in ``preflight/<run>-<set>.jsonl.gz``. Stopped, it goes on there.
 
     Args:
         name: a set of problems (see `problems`).
@@ -58,19 +58,34 @@ def preflight(cfg: Config, name: str, count: int) -> list[dict]:
     manifest, key = manifest_of(cfg, name), preflight_key(cfg, name, count)
     if finished(manifest, key):
         return read_records(manifest, key)
-    start, evaluator, rows = time.monotonic(), Evaluator.load(cfg), problems(cfg, name, count)
-    say(f"preflight of {cfg.run_name} on {name}: {len(rows)} problems")
+    begun, evaluator, rows = time.monotonic(), Evaluator.load(cfg), problems(cfg, name, count)
+    # as many problems at a time as have drafts for a batch: what a stopped preflight did is kept, and memory stays small
+    at_once = len(rows) if cfg.is_miniature else max(1, cfg.eval_batch_size // cfg.num_generations)
+    part = manifest.with_suffix(".partial")
+    kept = read_json(part) if part.exists() else {}
+    records = kept["records"] if kept.get("key") == key else []
+    say(f"preflight of {cfg.run_name} on {name}: {len(rows)} problems, {at_once} at a time, {len(records)} done before")
+    evaluator.questions(rows)  # refuses what cannot be asked before hours are spent on the others
     if not cfg.is_miniature and evaluator.tokenizer.chat_template == plain_turns(evaluator.tokenizer):
         say(
             f"note: {cfg.model} has no chat template, so its prompts are plain turns; if it is a chat model, set chat_template "
             "in its tokenizer_config.json"
         )
-    torch.manual_seed(int(key, 16) % 2**32)
-    records = sampled(evaluator, rows, cfg.num_generations, cfg.num_corrections)
-    greedy = [evaluator.grade(rows, ids) for ids in evaluator.both_attempts(rows)]
-    for record, *both in zip(records, *greedy, strict=True):
-        record |= {f"greedy_{k}": _facts(grade) for k, grade in enumerate(both, 1)}
-    write_records(manifest, key, records, problems=len(rows), seconds=round(time.monotonic() - start, 1))
+    before = len(records)
+    for first in range(before, len(rows), at_once):
+        asked = rows[first : first + at_once]
+        torch.manual_seed((int(key, 16) + first) % 2**32)
+        found = sampled(evaluator, asked, cfg.num_generations, cfg.num_corrections)
+        greedy = [evaluator.grade(asked, ids) for ids in evaluator.both_attempts(asked)]
+        for record, *both in zip(found, *greedy, strict=True):
+            record |= {f"greedy_{k}": _facts(grade) for k, grade in enumerate(both, 1)}
+        records += found
+        write_json(part, {"key": key, "records": records})
+        gone, done = time.monotonic() - begun, len(records) - before
+        to_go = clock(gone * (len(rows) - len(records)) / done)
+        say(f"{len(records)} of {len(rows)} problems, {gone / done:.2g} s each, {to_go} to go")
+    write_records(manifest, key, records, problems=len(rows), seconds=round(time.monotonic() - begun, 1))
+    part.unlink(missing_ok=True)
     return records
 
 

@@ -72,6 +72,7 @@ def _templates() -> jinja2.Environment:
         example_problems,
         fixed_example,
         expected_take_off,
+        greedy_table,
         measured_step,
         rounds_table,
         sampled_corrections,
@@ -246,6 +247,12 @@ def sampled_corrections(cfg: Config) -> dict[str, int]:
     found = {kind: round(each * sum(step[f"layer2/{kind}"] for step in steps)) for kind in ("fixed", "broken")}
     right = round(each * sum(step["layer2/kept"] + step["layer2/broken"] for step in steps))
     return {"all": each * len(steps), "wrong": each * len(steps) - right, **found}
+
+
+def greedy_table() -> pd.DataFrame:
+    """Show the committed greedy attempts of an untrained Qwen model, with its controls, and with NF4 weights."""
+    manifests = [ROOT / "results" / name / "base.json" for name in ("qwen_real", "qwen_real_nf4")]
+    return preflight.greedy_table(*(store.read_records(file, store.read_json(file)["key"]) for file in manifests))
 
 
 def expected_take_off(fix_rate: float) -> int | None:

@@ -1,15 +1,19 @@
 """What a preflight found, as numbers with intervals, a page and a figure (no torch)."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 
-from mgrpo_lib.experiment import store
+from mgrpo_lib.experiment import keys, store
 from mgrpo_lib.experiment.settings import ROOT, Config, load_config
 from mgrpo_lib.report import dose, style
+from mgrpo_lib.report.records import expected_key, load_attempts
 from mgrpo_lib.report.statistics import accuracy_interval, estimate
+from mgrpo_lib.report.tables import percent
 from mgrpo_lib.report.theory import half_after
 
 REFERENCE = ROOT / "results" / "dose" / "dose.json"  # the miniature's curve
@@ -33,6 +37,18 @@ def attempts(record: dict, k: int) -> list[dict]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
+def share(rows: list[dict], value: Callable[[dict], float]) -> tuple[float, tuple[float, float]] | None:
+    """Return the mean of a value with its interval; None of fewer than two rows."""
+    values = np.array([value(one) for one in rows], dtype=float)
+    return (float(values.mean()), accuracy_interval(values, rare=True)) if len(values) > 1 else None
+
+
+def difference(values: np.ndarray) -> tuple[float, tuple[float, float]] | None:
+    """Return the mean of paired differences with its interval; None of fewer than two."""
+    found = estimate(values) if len(values) > 1 else None
+    return found and (found["mean"], (found["low"], found["high"]))
+
+
 def facts(records: list[dict]) -> dict[str, Any]:
     """Return shares with intervals, each ``(share, (low, high))``; None where fewer than two problems show it.
 
@@ -49,10 +65,6 @@ def facts(records: list[dict]) -> dict[str, Any]:
     look = np.array([np.mean(one["correct_2"]) for one in wrong])
     again = np.array([np.mean(one["correct_1"][1:]) for one in wrong])
 
-    def share(rows: list[dict], value) -> tuple | None:
-        values = np.array([value(one) for one in rows], dtype=float)
-        return (float(values.mean()), accuracy_interval(values, rare=True)) if len(values) > 1 else None
-
     def scores(score) -> list[tuple | None]:
         greedy = [share(records, lambda one, k=k: score({"boxed": True} | one[f"greedy_{k}"])) for k in (1, 2)]
         return greedy + [
@@ -63,7 +75,6 @@ def facts(records: list[dict]) -> dict[str, Any]:
         rows: share(of, lambda one: np.mean(one["correct_2"]))
         for rows, of in (("fix", wrong), ("fix_complete", complete), ("fix_unfinished", unfinished))
     }
-    difference = estimate(look - again) if len(wrong) > 1 else None
     return {
         "problems": len(records),
         "wrong_drafts": len(wrong),
@@ -77,7 +88,7 @@ def facts(records: list[dict]) -> dict[str, Any]:
         "unfinished": len(unfinished),
         "broken": share(right, lambda one: 1 - np.mean(one["correct_2"])),
         "second_try": share(wrong, lambda one: np.mean(one["correct_1"][1:])),
-        "look_minus_try": difference and (difference["mean"], (difference["low"], difference["high"])),
+        "look_minus_try": difference(look - again),
     }
 
 
@@ -105,6 +116,51 @@ def committed(results: Path = ROOT / "results") -> list[dict[str, Any]]:
         tokens = max(max(one["tokens_1"] + one["tokens_2"]) for one in records)
         rows.append({"model": base["params"]["model"], "set": name, "tokens": tokens, "found": found, "steps": steps})
     return rows
+
+
+def summarise(cfg: Config) -> list[dict]:
+    """Keep what is counted of a base model's greedy attempts and controls, without their texts, in ``base.jsonl.gz``.
+
+    Returns:
+        A row for each completion: ``benchmark, condition`` (see `mgrpo_lib.experiment.controls`), ``id`` of the problem,
+        ``answer, correct, truncated, boxed``.
+    """
+    run, rows = cfg.of_arm("base"), []
+    facts = ("text", "answer", "correct", "truncated")
+    for row in load_attempts(run):
+        for k in (1, 2):
+            own = {"benchmark": row["benchmark"], "condition": f"attempt {k}", "id": row["id"]}
+            rows.append(own | {name: row[f"{name}_{k}"] for name in facts})
+    manifest = run.results / "controls" / "base.json"
+    for row in store.read_records(manifest, expected_key(keys.controls_key, run, manifest)):
+        rows.append({name: row[name] for name in ("benchmark", "condition", "id", *facts)})
+    for row in rows:
+        row["boxed"] = row["answer"] is not None and r"\boxed" in row.pop("text")
+    store.write_records(run.results / "base.json", keys.controls_key(run), rows)
+    return rows
+
+
+def greedy_table(rows: list[dict], nf4: list[dict] | None = None) -> pd.DataFrame:
+    """Show greedy attempts and controls as `summarise` has them, and the attempts of the same model with NF4 weights.
+
+    Returns:
+        A row for each test set and condition. Differences are paired, of the lenient scores.
+    """
+    attempts: dict[tuple[str, str], list[dict]] = {}
+    for row in rows + [row | {"condition": f"{row['condition']}, NF4"} for row in nf4 or []]:
+        attempts.setdefault((row["benchmark"], row["condition"].replace("_", " ")), []).append(row)
+    table = []
+    for (benchmark, name), ones in attempts.items():
+        than = "attempt 1" if name.startswith(("attempt 1", "batch 1")) or name == "attempt 2" else "attempt 2"
+        other = {one["id"]: one["correct"] for one in attempts[benchmark, than]}
+        minus = difference(np.array([one["correct"] - other[one["id"]] for one in ones], dtype=float))
+        shares = {score: share(ones, SCORES[score]) for score in ("strict", "lenient", "boxed", "truncated")}
+        shares = {
+            score: percent(*found) if score == "lenient" else percent(found[0]) for score, found in shares.items()
+        }
+        shown = {"set": benchmark, "attempt, %": name, "problems": len(ones), **shares}
+        table.append(shown | {"points": "-" if name == than else f"{percent(*minus, True)} from {than}"})
+    return pd.DataFrame(table).rename(columns={"truncated": "cut off"})
 
 
 def figure(cfg: Config, name: str, found: dict, reference: Path = REFERENCE) -> plt.Figure:

@@ -148,7 +148,7 @@ def verdict_table(summary: dict) -> pd.DataFrame:
 
 
 def undecided_table(summary: dict) -> pd.DataFrame:
-    """Show what could have been seen where nothing was decided, and what would decide the observed difference."""
+    """Show what could have been seen where no gain was shown, and what would decide the observed difference."""
 
     def known(number: int | None) -> str:
         return "no number would" if number is None else f"{number:,}"

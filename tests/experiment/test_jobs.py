@@ -72,8 +72,6 @@ def test_without_arms_the_base_model_alone_is_evaluated(tmp_path, monkeypatch, c
     assert [job.name for job in started] == ["01_data", "02_base_model", "05_base"]
     text = capsys.readouterr().out
     assert "chains: 50.0% right at attempt 1, 25.0% at attempt 2" in text and "of the base model alone" in text
-    monkeypatch.setattr(sys, "argv", ["mgrpo_lib", "figures", "--profile", "smollm2_real", "--out", str(tmp_path)])
-    assert main() == 2 and "smollm2_real has no arms to compare" in capsys.readouterr().err
 
 
 def test_the_pipeline_starts_its_jobs_in_the_order_for_its_workers(tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 """Preflight of language models: what its records and page say, and what it says of a model or file that it cannot use."""
 
+import gzip
 from pathlib import Path
 
 import pytest
 
 from mgrpo_lib import __main__
-from mgrpo_lib.experiment import store
+from mgrpo_lib.experiment import keys, store
+from mgrpo_lib.experiment import preflight as sampling
 from mgrpo_lib.experiment.preflight import manifest_of
 from mgrpo_lib.experiment.settings import ROOT, load_config
 from mgrpo_lib.report import pages
@@ -21,10 +23,11 @@ SMALL = ("max_completion_length=12", "num_generations=2", "num_corrections=2", "
 def preflight(tmp_path, monkeypatch, capsys):
     """Run the command on a chat model and a file; return its exit status, what it printed, and its errors."""
 
-    def preflight(data=None, tokenizer=None, **sizes):
+    def preflight(data=None, tokenizer=None, batch=64, **sizes):
         model = chat.make_folder(tmp_path / "chat", tokenizer, **sizes)
         data = data or problems_file(tmp_path / "mine.jsonl", 4)
         given = ["preflight", "--out", str(tmp_path), "--model", model, "--data", str(data), "--set", *SMALL]
+        given.append(f"eval_batch_size={batch}")
         monkeypatch.setattr("sys.argv", ["mgrpo_lib", *given])
         capsys.readouterr()
         return __main__.main(), *capsys.readouterr()
@@ -48,6 +51,66 @@ def test_a_missing_chat_template_is_said(preflight):
 def test_a_context_without_room_for_draft_and_correction_is_refused(preflight):
     status, _, error = preflight(context=150)
     assert status == 2 and "max_completion_length" in error and error.count("\n") == 1
+
+
+def test_attempts_of_a_base_model_alone_become_a_table_without_their_texts(tmp_path, monkeypatch, capsys):
+    cfg = load_config("qwen_real", arm="base", output_root=str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["mgrpo_lib", "figures", "--profile", "qwen_real", "--out", str(tmp_path)])
+    assert __main__.main() == 2 and "records" in capsys.readouterr().err
+    store.write_json(cfg.manifest("run"), {"key": keys.run_key(cfg), "environment": store.environment()})
+    boxed, right = [True, True, False, False], [[False, True, True, False], [True, True, True, False]]
+    attempts = [
+        {"benchmark": "gsm8k", "id": f"{i}"}
+        | {f"text_{k}": r"\boxed{1}" if boxed[i] else "1" for k in (1, 2)}
+        | {f"answer_{k}": "1" for k in (1, 2)}
+        | {f"correct_{k}": right[k - 1][i] for k in (1, 2)}
+        | {f"truncated_{k}": i == 3 for k in (1, 2)}
+        for i in range(4)
+    ]
+    store.write_records(cfg.manifest("records"), keys.evaluation_key(cfg), attempts)
+    control = {
+        "benchmark": "gsm8k",
+        "arm": "base",
+        "condition": "no_draft",
+        "text": "1",
+        "answer": "1",
+        "truncated": False,
+    }
+    controls = [control | {"id": f"{i}", "correct": i == 0} for i in range(4)]
+    store.write_records(cfg.results / "controls" / "base.json", keys.controls_key(cfg), controls)
+    assert __main__.main() == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| gsm8k")]
+    first, second, no_draft = [[cell.strip() for cell in line.split("|")[2:-1]] for line in lines]
+    assert [first[0], first[2], *first[4:]] == ["attempt 1", "25.0", "50.0", "25.0", "-"] and first[3].startswith(
+        "50.0 ["
+    )
+    assert second[2] == "50.0" and second[6].startswith("+25.0 [") and second[6].endswith("from attempt 1")
+    assert no_draft[2] == "0.0" and no_draft[6].startswith("-50.0 [")
+    kept = store.read_records(cfg.results / "base.json", keys.controls_key(cfg))
+    assert len(kept) == 12 and not any("text" in row for row in kept)
+
+
+def test_a_stopped_preflight_keeps_what_it_did(preflight, tmp_path, monkeypatch):
+    """With 2 drafts each and batches of 4, two problems are asked at a time."""
+    given, real, stop_after, asked = problems_file(tmp_path / "mine.jsonl", 5), sampling.sampled, 2, []
+
+    def sampled(evaluator, rows, *groups):
+        if len(asked) == stop_after:
+            raise KeyboardInterrupt
+        asked.append([row["id"] for row in rows])
+        return real(evaluator, rows, *groups)
+
+    monkeypatch.setattr(sampling, "sampled", sampled)
+    assert preflight(given, batch=4)[0] == 130 and [len(ids) for ids in asked] == [2, 2]
+    stop_after = None
+    status, printed, _ = preflight(given, batch=4)
+    assert status == 0 and [len(ids) for ids in asked] == [2, 2, 1] and "4 done before" in printed
+    (manifest,) = tmp_path.glob("results/own/preflight/*.json")
+    stopped = manifest.with_suffix(".jsonl.gz").read_bytes()
+    assert not list(manifest.parent.glob("*.partial"))
+    manifest.unlink()
+    assert preflight(given, batch=4)[0] == 0 and len(asked) == 6
+    assert gzip.decompress(manifest.with_suffix(".jsonl.gz").read_bytes()) == gzip.decompress(stopped)
 
 
 @pytest.mark.parametrize("content", ["", "\n"])
