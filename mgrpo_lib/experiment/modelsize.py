@@ -20,6 +20,7 @@ MODELS = {  # those of the profiles, as their public config.json say
     "Qwen/Qwen2.5-Math-7B": QWEN_7B | {"max_position_embeddings": 4096},
     "HuggingFaceTB/SmolLM2-135M-Instruct": SMOLLM2 | {"max_position_embeddings": 8192},
     "SmolLM2-135M-Instruct": SMOLLM2 | {"max_position_embeddings": 8192},  # the folder that tools/smollm2.py makes
+    "Qwen2.5-Coder-0.5B-Instruct": QWEN_0_5B | {"max_position_embeddings": 32768},  # the one that tools/qwen.py makes
 }
 
 
