@@ -135,7 +135,7 @@ def summarise(cfg: Config) -> list[dict]:
     for row in store.read_records(manifest, expected_key(keys.controls_key, run, manifest)):
         rows.append({name: row[name] for name in ("benchmark", "condition", "id", *facts)})
     for row in rows:
-        row["boxed"] = row["answer"] is not None and r"\boxed" in row.pop("text")
+        row["boxed"] = r"\boxed" in row.pop("text") and row["answer"] is not None
     store.write_records(run.results / "base.json", keys.controls_key(run), rows)
     return rows
 

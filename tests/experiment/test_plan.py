@@ -17,7 +17,7 @@ T4, L4, A100, A100_80 = plan.GPUS[:4]
 
 # ------------------------------------------------------------------------------------------------------- the model
 @pytest.mark.parametrize(
-    ("name", "billions"), zip(MODELS, [0.4940, 1.5437, 1.5437, 7.6156, 0.1345, 0.1345], strict=True)
+    ("name", "billions"), zip(MODELS, [0.4940, 1.5437, 1.5437, 7.6156, 0.1345, 0.1345, 0.4940], strict=True)
 )
 def test_parameters_are_the_published_ones(name, billions):
     cfg = load_config("t4", arm="base").model_copy(update={"model": name})
