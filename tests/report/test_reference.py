@@ -12,6 +12,7 @@ import pytest
 from benchmarks import precision, step_cost
 from mgrpo_lib.experiment import keys, store, versions
 from mgrpo_lib.experiment.settings import ROOT, load_config
+from mgrpo_lib.method.prompts import PHRASES
 from mgrpo_lib.report import pages, tables
 from mgrpo_lib.report.records import Records
 from mgrpo_lib.report.summary import summarise
@@ -125,11 +126,28 @@ def test_runs_that_profiles_share_are_the_same_run():
     assert four["params"]["load_in_4bit"] and four["weight_change"] > 0
 
 
-def test_the_real_benchmarks_were_evaluated_with_the_profiles_settings():
-    cfg = load_config("smollm2_real", arm="base", data_dir="local files", output_root=".")
+@pytest.mark.parametrize("profile", ["smollm2_real", "qwen_real", "qwen_real_nf4"])
+def test_the_real_benchmarks_were_evaluated_with_the_profiles_settings(profile):
+    cfg = load_config(profile, arm="base", data_dir="local files", output_root=".")
     manifest = cfg.results / "records" / "base.json"
     made = keys.made_with(manifest)
     assert store.read_json(manifest)["key"] == keys.evaluation_key(cfg, made)
+
+
+def test_the_table_of_qwens_greedy_attempts_has_every_control_and_the_records_numbers():
+    table = pages.greedy_table().set_index("attempt, %")
+    assert sorted(table["problems"]) == [16] * 8 + [50] * 6
+    for weights, profile in (("", "qwen_real"), (", NF4", "qwen_real_nf4")):
+        scored = store.read_json(load_config(profile, arm="base", output_root=".").manifest("records"))["accuracy"]
+        for k in (1, 2):
+            assert float(table.loc[f"attempt {k}{weights}", "lenient"].split()[0]) == pytest.approx(
+                100 * scored["gsm8k"][f"acc_t{k}"]
+            )
+    others = [
+        f"phrase {i}" for i in range(1, len(PHRASES) + 1) if i != load_config("qwen_real", arm="base").eval_phrase
+    ]
+    assert {"no draft", "other draft", "batch 1", "batch 2", *others} <= set(table.index)
+    assert all(table["strict"].astype(float) <= table["boxed"].astype(float))
 
 
 # ---------------------------------------------------------------------------------------------- versions
