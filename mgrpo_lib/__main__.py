@@ -118,23 +118,20 @@ def redraw(cfg) -> int:
     from mgrpo_lib.report import dose, figures, pages, preflight, rounds, summary, tables  # matplotlib and pandas
 
     with store.only_one(cfg.results):
-        if not cfg.arms:
-            print(tables.markdown(preflight.greedy_table(preflight.summarise(cfg))))
-            return 0
-        if cfg.bases:
+        if not cfg.arms:  # a base model alone, compared with its controls
+            table = tables.markdown(preflight.greedy_table(preflight.summarise(cfg)))
+        elif cfg.bases:
             dose.summarise(cfg)
-            for page in pages.update() if pages.is_reference(cfg) else ():
-                print(f"{page}: results updated")
-            print((cfg.results / "dose.md").read_text(encoding="utf-8"))
-            return 0
-        summary.summarise(cfg)
-        for path in figures.draw_all(cfg):
-            print(path)
-        if rounds.measured(cfg):
-            rounds.summarise(cfg)
+            table = (cfg.results / "dose.md").read_text(encoding="utf-8")
+        else:
+            summary.summarise(cfg)
+            print(*figures.draw_all(cfg), sep="\n")
+            if rounds.measured(cfg):
+                rounds.summarise(cfg)
+            table = (cfg.results / "table.md").read_text(encoding="utf-8")
         for page in pages.update() if pages.is_reference(cfg) else ():
             print(f"{page}: results updated")
-    print((cfg.results / "table.md").read_text(encoding="utf-8"))
+    print(table)
     return 0
 
 

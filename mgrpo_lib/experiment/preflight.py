@@ -58,12 +58,13 @@ def preflight(cfg: Config, name: str, count: int) -> list[dict]:
     manifest, key = manifest_of(cfg, name), preflight_key(cfg, name, count)
     if finished(manifest, key):
         return read_records(manifest, key)
-    begun, evaluator, rows = time.monotonic(), Evaluator.load(cfg), problems(cfg, name, count)
+    part, kept = manifest.with_suffix(".partial"), {"records": [], "seconds": 0.0}
+    if part.exists() and (earlier := read_json(part))["key"] == key:
+        kept = earlier
+    records, begun = kept["records"], time.monotonic() - kept["seconds"]
+    evaluator, rows = Evaluator.load(cfg), problems(cfg, name, count)
     # as many problems at a time as have drafts for a batch: what a stopped preflight did is kept, and memory stays small
     at_once = len(rows) if cfg.is_miniature else max(1, cfg.eval_batch_size // cfg.num_generations)
-    part = manifest.with_suffix(".partial")
-    kept = read_json(part) if part.exists() else {}
-    records = kept["records"] if kept.get("key") == key else []
     say(f"preflight of {cfg.run_name} on {name}: {len(rows)} problems, {at_once} at a time, {len(records)} done before")
     evaluator.questions(rows)  # refuses what cannot be asked before hours are spent on the others
     if not cfg.is_miniature and evaluator.tokenizer.chat_template == plain_turns(evaluator.tokenizer):
@@ -71,8 +72,7 @@ def preflight(cfg: Config, name: str, count: int) -> list[dict]:
             f"note: {cfg.model} has no chat template, so its prompts are plain turns; if it is a chat model, set chat_template "
             "in its tokenizer_config.json"
         )
-    before = len(records)
-    for first in range(before, len(rows), at_once):
+    for first in range(len(records), len(rows), at_once):
         asked = rows[first : first + at_once]
         torch.manual_seed((int(key, 16) + first) % 2**32)
         found = sampled(evaluator, asked, cfg.num_generations, cfg.num_corrections)
@@ -80,11 +80,12 @@ def preflight(cfg: Config, name: str, count: int) -> list[dict]:
         for record, *both in zip(found, *greedy, strict=True):
             record |= {f"greedy_{k}": _facts(grade) for k, grade in enumerate(both, 1)}
         records += found
-        write_json(part, {"key": key, "records": records})
-        gone, done = time.monotonic() - begun, len(records) - before
-        to_go = clock(gone * (len(rows) - len(records)) / done)
-        say(f"{len(records)} of {len(rows)} problems, {gone / done:.2g} s each, {to_go} to go")
-    write_records(manifest, key, records, problems=len(rows), seconds=round(time.monotonic() - begun, 1))
+        gone = time.monotonic() - begun
+        write_json(part, {"key": key, "seconds": gone, "records": records})
+        each, to_go = gone / len(records), clock(gone * (len(rows) / len(records) - 1))
+        say(f"{len(records)} of {len(rows)} problems, {each:.2g} s each, {to_go} to go")
+    dtype, seconds = str(evaluator.model.dtype).removeprefix("torch."), round(time.monotonic() - begun, 1)
+    write_records(manifest, key, records, problems=len(rows), dtype=dtype, seconds=seconds)
     part.unlink(missing_ok=True)
     return records
 

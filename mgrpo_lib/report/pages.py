@@ -249,10 +249,11 @@ def sampled_corrections(cfg: Config) -> dict[str, int]:
     return {"all": each * len(steps), "wrong": each * len(steps) - right, **found}
 
 
-def greedy_table() -> pd.DataFrame:
-    """Show the committed greedy attempts of an untrained Qwen model, with its controls, and with NF4 weights."""
-    manifests = [ROOT / "results" / name / "base.json" for name in ("qwen_real", "qwen_real_nf4")]
-    return preflight.greedy_table(*(store.read_records(file, store.read_json(file)["key"]) for file in manifests))
+def greedy_table() -> tuple[pd.DataFrame, dict]:
+    """Show the committed greedy attempts of an untrained Qwen model, its controls and NF4 weights; and its model settings."""
+    dense, nf4 = (ROOT / "results" / profile for profile in ("qwen_real", "qwen_real_nf4"))
+    rows = [store.read_records(file, store.read_json(file)["key"]) for file in (dense / "base.json", nf4 / "base.json")]
+    return preflight.greedy_table(*rows), store.read_json(dense / "runs" / "base" / "run.json")["params"]
 
 
 def expected_take_off(fix_rate: float) -> int | None:

@@ -104,17 +104,19 @@ def take_off(rate: tuple[float, tuple[float, float]], reference: Path = REFERENC
 
 
 def committed(results: Path = ROOT / "results") -> list[dict[str, Any]]:
-    """Return what the committed preflights of language models found: ``model, set, tokens`` at most, `facts` and `take_off`."""
+    """Return what the committed preflights of language models found: ``model, dtype, set, tokens`` at most, `facts`, `take_off`."""
     rows = []
     for manifest in sorted(results.glob("*/preflight/*.json")):
         base = store.read_json(results / manifest.parts[-3] / "runs" / "base" / "run.json")
         if base["params"]["model"] == "miniature":
             continue
-        records = store.read_records(manifest, store.read_json(manifest)["key"])
+        made = store.read_json(manifest)
+        records = store.read_records(manifest, made["key"])
         found, name = facts(records), manifest.stem.removeprefix("base-")
         steps = take_off(found["dose"])["Adam"] if found["dose"] else None
         tokens = max(max(one["tokens_1"] + one["tokens_2"]) for one in records)
-        rows.append({"model": base["params"]["model"], "set": name, "tokens": tokens, "found": found, "steps": steps})
+        asked = {"model": base["params"]["model"], "dtype": made["dtype"], "set": name, "tokens": tokens}
+        rows.append({**asked, "found": found, "steps": steps})
     return rows
 
 
@@ -132,11 +134,12 @@ def summarise(cfg: Config) -> list[dict]:
             own = {"benchmark": row["benchmark"], "condition": f"attempt {k}", "id": row["id"]}
             rows.append(own | {name: row[f"{name}_{k}"] for name in facts})
     manifest = run.results / "controls" / "base.json"
-    for row in store.read_records(manifest, expected_key(keys.controls_key, run, manifest)):
+    key = expected_key(keys.controls_key, run, manifest)
+    for row in store.read_records(manifest, key):
         rows.append({name: row[name] for name in ("benchmark", "condition", "id", *facts)})
     for row in rows:
         row["boxed"] = r"\boxed" in row.pop("text") and row["answer"] is not None
-    store.write_records(run.results / "base.json", keys.controls_key(run), rows)
+    store.write_records(run.results / "base.json", key, rows)
     return rows
 
 

@@ -107,7 +107,7 @@ def test_a_stopped_preflight_keeps_what_it_did(preflight, tmp_path, monkeypatch)
     assert status == 0 and [len(ids) for ids in asked] == [2, 2, 1] and "4 done before" in printed
     (manifest,) = tmp_path.glob("results/own/preflight/*.json")
     stopped = manifest.with_suffix(".jsonl.gz").read_bytes()
-    assert not list(manifest.parent.glob("*.partial"))
+    assert store.read_json(manifest)["dtype"] == "float32" and not list(manifest.parent.glob("*.partial"))
     manifest.unlink()
     assert preflight(given, batch=4)[0] == 0 and len(asked) == 6
     assert gzip.decompress(manifest.with_suffix(".jsonl.gz").read_bytes()) == gzip.decompress(stopped)
@@ -162,9 +162,9 @@ def test_committed_preflights_of_language_models_are_read_from_their_records(tmp
     for profile, model in (("one", "a-model"), ("cpu", "miniature")):
         store.write_json(tmp_path / profile / "runs" / "base" / "run.json", {"params": {"model": model}})
         records = [{**record("wr", kinds), "tokens_1": [3, 4], "tokens_2": [5, 9]} for kinds in ("rw", "ww")]
-        store.write_records(tmp_path / profile / "preflight" / "base-my-set.json", "key", records)
+        store.write_records(tmp_path / profile / "preflight" / "base-my-set.json", "key", records, dtype="float32")
     (row,) = committed(tmp_path)
-    assert (row["model"], row["set"], row["tokens"]) == ("a-model", "my-set", 9)
+    assert (row["model"], row["dtype"], row["set"], row["tokens"]) == ("a-model", "float32", "my-set", 9)
     assert row["found"]["fix"][0] == 0.25 and row["steps"] == take_off(row["found"]["fix"])["Adam"]
 
 
