@@ -299,7 +299,9 @@ def verdict(cfg: Config, gpus: list[tuple[str, float]]) -> str:
             f"profile {cfg.profile} on CPUs: fits; no GPU is needed, 2 GiB of memory per notebook; {said} on two cores"
         )
     name, gib = _smallest(cfg, gpus)
-    where = f"profile {cfg.profile} on {name} ({gib:.1f} GiB{'' if gpus else '; this machine has no GPU'})"
+    where = (
+        f"profile {cfg.profile}, {cfg.model}, on {name} ({gib:.1f} GiB{'' if gpus else '; this machine has no GPU'})"
+    )
     if advice := fits(cfg, gib):
         return f"{where}: {advice}"
     peak = max(max(memory(cfg.of_arm(arm)).values()) for arm in ("base", *cfg.arms))

@@ -26,8 +26,9 @@ CAPTION = {
     "title": "When does MGRPO take off?",
     "text": "Base models of the miniature that fix more or fewer of their wrong guesses before training (the dose). Left: gain of "
     "attempt 2 over token-matched GRPO on blanks, 95% intervals. Middle: share of wrong guesses that a sampled correction "
-    "fixes, a line for each seed. Right: the step at which it passes one half. Dashed and dotted: two theories with one "
-    "constant each. A dose of 0 stands at 0.1%.",
+    "fixes, a line for each seed, beside it the dose in percent. Right: the step at which it passes one half. Dashed and "
+    "dotted: two theories with one constant each. A dose of 0 stands at 0.1%; on the left, the budgets stand a little beside "
+    "their dose.",
 }
 SHOWN = 0.001  # a smaller dose stands here on a logarithmic axis
 
@@ -210,27 +211,28 @@ def table(content: dict) -> pd.DataFrame:
 def figure(content: dict) -> plt.Figure:
     """Draw the gain against the dose, the fix rate in training, and the step of take-off beside both theories."""
     rows, group = content["rows"], content["params"]["num_corrections"]
-    drawn, axes, _ = style.panels(["gain by dose", "fix rate in training (colours: right)", "take-off by dose"], 2.4)
+    drawn, axes, _ = style.panels(["gain by dose", "fix rate in training, by dose, %", "take-off by dose"], 2.4)
     gain, paths, steps = axes.values()
-    colors = dict(zip(BUDGETS, (style.COLORS["grpo"], style.COLORS["mgrpo"]), strict=True))
-    for arm, color in colors.items():
-        for row in rows:
+    color = style.COLORS["mgrpo"]
+    looks = {SHORT: {"ls": "--", "mfc": "white", "aside": 0.93}, LONG: {"ls": "-", "mfc": color, "aside": 1.07}}
+    for arm, look in looks.items():
+        aside = look.pop("aside")  # where both budgets gain the same, both are seen
+        places = [aside * 100 * max(row["dose"], SHOWN) for row in rows]
+        for place, row in zip(places, rows, strict=True):
             low, high = (100 * abs(row[arm]["gain"] - end) for end in row[arm]["gain_ci"])
             wide = [[100 * (row["dose"] - row["dose_ci"][0])], [100 * (row["dose_ci"][1] - row["dose"])]]
-            place = 100 * max(row["dose"], SHOWN), 100 * row[arm]["gain"]
-            gain.errorbar(*place, [[low], [high]], wide, color=color, marker="o", ms=4, lw=1, ls="")
-        gain.plot(
-            [100 * max(row["dose"], SHOWN) for row in rows],
-            [100 * row[arm]["gain"] for row in rows],
-            color=color,
-            lw=0.8,
-        )
+            gain.errorbar(place, 100 * row[arm]["gain"], [[low], [high]], wide, color=color, lw=1, ls="")
+        gain.plot(places, [100 * row[arm]["gain"] for row in rows], color=color, marker="o", ms=4, lw=0.8, **look)
     shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(rows)))
     for row, shade in zip(rows, shades, strict=True):
         for path in row[LONG]["fix_rates"]:
             paths.plot([one["step"] for one in path], [100 * one["fix_rate"] for one in path], color=shade, lw=0.9)
         foretold = curve(max(row["dose"], 1e-6), content["rates"]["Adam"], row[LONG]["steps"], group, True)
         paths.plot(100 * foretold, color=shade, ls=":", lw=1.2)
+        took_off = [step for step in row[LONG]["take_off"] if step is not None]
+        place = (np.mean(took_off), 50) if took_off else (0.8 * row[LONG]["steps"], 5)
+        white = {"color": "white", "pad": 0.2, "lw": 0}
+        paths.text(*place, f"{100 * row['dose']:.2g}", color=shade, size=8, ha="center", va="center", bbox=white)
         for step in row[LONG]["take_off"]:
             place, look = (row[LONG]["steps"] * 1.15, "^") if step is None else (step, "o")
             steps.plot(
@@ -245,7 +247,7 @@ def figure(content: dict) -> plt.Figure:
     plain(steps.yaxis, [10, 20, 50, 100, 200])
     most = max(row[LONG]["steps"] for row in rows)
     steps.set(xlim=(80 * SHOWN, 60), ylim=(most / 40, most * 1.6))
-    handles = [style.key(f"{rows[-1][arm]['steps']} steps", color=color, marker="o") for arm, color in colors.items()]
+    handles = [style.key(f"{rows[-1][arm]['steps']} steps", color=color, marker="o", **looks[arm]) for arm in BUDGETS]
     never = style.key("not within the budget", color=style.INK, marker="^", mfc="none", ls="")
     title = "The rarer a correction is before training, the later MGRPO takes off. Miniature, blanks"
     style.finish(drawn, title, "", [*handles, never, *theory_keys()])
