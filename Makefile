@@ -39,7 +39,7 @@ doctor: $(READY)  ## what this machine can run, and how to fix what is missing (
 plan: $(READY)  ## does a profile fit, and how long does it take? DETAILS=1 (seconds, no download)
 	@$(RUN) plan $(OPTIONS) $(if $(DETAILS),--details)
 
-preflight: $(READY)  ## can MGRPO help an untrained MODEL on DATA=set or file? PROBLEMS=64 (minutes)
+preflight: $(READY)  ## can MGRPO help a MODEL on DATA=set or file? PROBLEMS=64 (minutes)
 	@$(RUN) preflight $(OPTIONS)
 
 reproduce: $(READY)  ## run what is missing of the experiment, into out/, and print its table

@@ -1,5 +1,5 @@
-"""`python -m mgrpo_lib COMMAND`: run the pipeline, redraw its tables and figures, try an untrained model, estimate memory and time,
-or check this machine.
+"""`python -m mgrpo_lib COMMAND`: run the pipeline, redraw its tables and figures, try a base model, estimate memory and time, or check
+this machine.
 """
 
 import argparse
@@ -14,7 +14,7 @@ def main() -> int:
     commands = {
         "reproduce": "run what is missing of an experiment",
         "figures": "redraw its tables and figures",
-        "preflight": "sample drafts and corrections of the untrained model: is there anything to amplify?",
+        "preflight": "sample drafts and corrections of the base model: is there anything to amplify?",
         "plan": "estimate whether it fits this machine's GPU, its tokens and hours",
         "doctor": "check what this machine can run, and how to fix what it cannot (takes --out alone)",
     }
@@ -87,7 +87,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 def preflight(given: argparse.Namespace, settings: dict) -> int:
-    """Sample an untrained model, and write and print what it can do."""
+    """Sample a base model, and write and print what it can do, and what the profile as it stands would cost."""
     from mgrpo_lib.experiment import machine, pipeline, plan, store
     from mgrpo_lib.experiment.settings import GENERATORS, ConfigError
     from mgrpo_lib.tasks.benchmarks import TRAINING_SETS
@@ -98,6 +98,7 @@ def preflight(given: argparse.Namespace, settings: dict) -> int:
     trained_on = given.data in (*TRAINING_SETS, *GENERATORS)  # only tried here: no file is too small to train on
     data = {"train_data": given.data} if trained_on else {"benchmarks": [given.data]} if given.data else {}
     cfg = pipeline.configuration(given.profile, settings | data, out=given.out)
+    trained = pipeline.configuration(given.profile, {"model": given.model} if given.model else {}, out=given.out)
     name = next(iter(cfg.files), given.data) or cfg.train_data
     name = "blanks" if name == "miniature" else name
     pipeline.check_prompts(cfg, pipeline.check_data(cfg))
@@ -107,7 +108,7 @@ def preflight(given: argparse.Namespace, settings: dict) -> int:
     with store.only_one(cfg.results):
         base.train_base(cfg, hub=False)
         records = preflight.preflight(cfg, name, count)
-        page = pages.write_preflight(cfg, name, records, plan.verdict(cfg, machine.gpus()))
+        page = pages.write_preflight(cfg, name, records, plan.verdict(trained, machine.gpus()))
     print(page.read_text(encoding="utf-8"), page, sep="\n")
     return 0
 

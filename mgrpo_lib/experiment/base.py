@@ -65,8 +65,10 @@ def train_base(cfg: Config, hub: bool = True) -> dict:
         losses = read_json(miniature.SHIPPED / "made.json")["losses"]
     else:
         how = cfg.base_steps, cfg.base_batch_size, cfg.base_learning_rate
-        which = {"fix_rate": cfg.base_fix_rate, "continued": cfg.base_continued}
-        model, tokenizer = miniature_model.train_base(*how, PHRASES, on_step=on_step, **which)
+        rates = {"fix_rate": cfg.base_fix_rate, "break_rate": cfg.base_break_rate}
+        model, tokenizer = miniature_model.train_base(
+            *how, PHRASES, on_step=on_step, continued=cfg.base_continued, **rates
+        )
     if not is_borrowed(cfg):
         model.save_pretrained(partial / "model")
         tokenizer.save_pretrained(partial / "model")

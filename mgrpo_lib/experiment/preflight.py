@@ -1,5 +1,5 @@
-"""Preflight: can MGRPO amplify anything in this model? Drafts and corrections of an untrained model, sampled as its
-training would sample them. The paper has no such check.
+"""Preflight: can MGRPO amplify anything in this base model? Drafts and corrections, sampled with the prompts of its training
+and before it (a profile with `sft_steps` is warmed up first). The paper has no such check.
 
 Of each problem G drafts are sampled at temperature 1, and H corrections of the first draft. The other G - 1 drafts are second
 tries without a draft: the control that a correction has to beat.

@@ -7,13 +7,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
+from scipy.special import stdtrit
+from scipy.stats import linregress
 
 from mgrpo_lib.experiment import keys, store
 from mgrpo_lib.experiment.settings import Config
 from mgrpo_lib.report import style, tables
 from mgrpo_lib.report.records import Records
 from mgrpo_lib.report.statistics import accuracy_interval, estimate, holm
-from mgrpo_lib.report.theory import curve, fitted_rate, half_after, squared_error, take_off
+from mgrpo_lib.report.theory import curve, fitted_rate, half_after, passed_half, squared_error, take_off
 from mgrpo_lib.report.verdicts import ALPHA, NO_GAIN, SMALLEST_EFFECT
 
 SET = "blanks"
@@ -133,14 +135,20 @@ def _curves(rows: list[dict], bases: tuple[str, ...] | None = None) -> tuple[lis
 
 
 def _foretold(rows: list[dict], group: int) -> dict[str, float] | None:
-    """Return each theory's mean squared error on the base models that it was not fitted to; None where there are none."""
+    """Return each theory's mean squared error on the base models that it was not fitted to; None where there are none.
+
+    Keys that end in ``, rising`` leave out the base models of dose 0, which every theory gets right.
+    """
     others = tuple(row["base"] for row in rows if row["base"] not in FIRST_SEEN)
     if len(others) in (0, len(rows)):
         return None
-    return {
-        name: squared_error(fitted_rate(*_curves(rows, FIRST_SEEN), group, adam), *_curves(rows, others), group, adam)
-        for name, adam in THEORIES.items()
-    }
+    errors = {}
+    for name, adam in THEORIES.items():
+        rate = fitted_rate(*_curves(rows, FIRST_SEEN), group, adam)
+        rising = tuple(row["base"] for row in rows if row["base"] in others and row["dose"] > 0)
+        for what, bases in (("", others), (", rising", rising)):
+            errors[name + what] = squared_error(rate, *_curves(rows, bases), group, adam)
+    return errors
 
 
 def _hypotheses(rows: list[dict], slope: dict | None, foretold: dict | None) -> dict[str, str]:
@@ -164,7 +172,9 @@ def _hypotheses(rows: list[dict], slope: dict | None, foretold: dict | None) -> 
 def _slope(rows: list[dict]) -> dict[str, Any] | None:
     """Fit log(take-off) = a + slope log(dose) over the long trainings that took off.
 
-    The interval is a bootstrap's over base models. None: fewer than three base models took off.
+    The interval is a bootstrap's over base models. Beside it ``between`` is the slope where take-off is read between the measured
+    steps, and ``ci_t`` least squares' own interval over the means of the base models, which is wider for so few. None: fewer than
+    three base models took off.
     """
     points = [
         [(math.log(row["dose"]), math.log(max(step, 1))) for step in row[LONG]["take_off"] if step is not None]
@@ -180,7 +190,17 @@ def _slope(rows: list[dict]) -> dict[str, Any] | None:
         if len(set(chosen.tolist())) > 1:
             slopes.append(np.polyfit(*zip(*[point for i in chosen for point in points[i]], strict=True), 1)[0])
     slope = np.polyfit(*zip(*[point for own in points for point in own], strict=True), 1)[0]
-    return {"slope": float(slope), "ci": np.quantile(slopes, [0.025, 0.975]).tolist(), "bases": len(points)}
+    read = [(row["dose"], passed_half(path)) for row in rows if row["dose"] > 0 for path in row[LONG]["fix_rates"]]
+    between = np.polyfit(*np.log([point for point in read if point[1]]).T, 1)[0]
+    line = linregress(*zip(*(np.mean(own, axis=0) for own in points), strict=True))
+    wide = stdtrit(len(points) - 2, 0.975) * line.stderr
+    return {
+        "slope": float(slope),
+        "ci": np.quantile(slopes, [0.025, 0.975]).tolist(),
+        "ci_t": [float(line.slope - wide), float(line.slope + wide)],
+        "between": float(between),
+        "bases": len(points),
+    }
 
 
 def _theory_slopes(rows: list[dict]) -> dict[str, float] | None:

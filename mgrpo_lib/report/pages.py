@@ -1,6 +1,5 @@
 """Prose with numbers: templates filled from result files, for README, docs/, notebooks and the captions of figures."""
 
-import json
 import re
 from collections import Counter
 from dataclasses import MISSING, fields
@@ -32,6 +31,7 @@ BLOCKS = {
     "smollm2": ("llm", ("smollm2",)),
     "smollm2_nf4": ("nf4", ("smollm2_nf4",)),
     "dose": ("dose", ("dose",)),
+    "known": ("known", ("dose", "cpu")),
     "preflights": ("preflights", ("smollm2_gpu",)),
     "cost": ("cost", ("cpu", "smollm2", "smollm2_gpu")),
     "settings": ("settings", ()),
@@ -60,11 +60,13 @@ def _templates() -> jinja2.Environment:
         late,
         listed,
         share,
+        preflight.sign,
         take_off,
         times,
     ):
         found.filters[function.__name__] = function
-    found.globals |= {"dose_table": dose.table, "logged": logged, "preflights": preflight.committed, "waiting": waiting}
+    found.globals |= {"dose_table": dose.table, "logged": logged, "waiting": waiting}
+    found.globals |= {"preflights": preflight.committed, "known_preflights": preflight.known}
     for function in (
         tables.variants_table,
         verdicts.at_equal_tokens,
@@ -110,7 +112,7 @@ def late(step: int | None) -> str:
 def take_off(steps: list[int | None], dose: tuple) -> str:
     """Write steps of take-off, as `preflight.take_off` has them; where no draft was fixed, the earliest that is likely."""
     if dose[0] == 0:
-        return f"{late(steps[2])} or more"
+        return f"{late(steps[2])} or more, or never"
     return f"{late(steps[0])} ({late(steps[2])} to {late(steps[1])})"
 
 
@@ -236,17 +238,29 @@ def rounds_table(cfg: Config) -> pd.DataFrame | None:
     return pd.DataFrame([{"MGRPO on": row["benchmark"]} | {f"attempt {i}, %": cell for i, cell in enumerate(cells, 1)}])
 
 
-def sampled_corrections(cfg: Config) -> dict[str, int]:
-    """Count the corrections that MGRPO sampled in training, all seeds: all, those of wrong drafts, that fixed or broke one."""
+def sampled_corrections(cfg: Config) -> list[dict[str, float]]:
+    """Count what MGRPO's corrections did in training, all seeds, a row for each ``step``.
+
+    Returns:
+        ``all`` corrections, those of ``wrong`` drafts, how many ``fixed`` or ``broken`` one; ``changed``, the share with another
+        answer than the draft's; ``signal``, the share of groups with right and wrong corrections.
+    """
     each = cfg.prompts_per_step * cfg.drafts_per_prompt * cfg.num_corrections  # of one step
-    steps = [
-        json.loads(line)
-        for seed in cfg.seeds
-        for line in (cfg.of_arm(verdicts.METHOD, seed).run_folder / "metrics.jsonl").read_text().splitlines()
-    ]
-    found = {kind: round(each * sum(step[f"layer2/{kind}"] for step in steps)) for kind in ("fixed", "broken")}
-    right = round(each * sum(step["layer2/kept"] + step["layer2/broken"] for step in steps))
-    return {"all": each * len(steps), "wrong": each * len(steps) - right, **found}
+    runs = [store.read_jsonl(cfg.of_arm(verdicts.METHOD, seed).run_folder / "metrics.jsonl") for seed in cfg.seeds]
+    rows = []
+    for number, steps in enumerate(zip(*runs, strict=True), 1):
+        mean = {
+            name: sum(one[f"layer2/{name}"] for one in steps)
+            for name in ("fixed", "broken", "kept", "answer_changed", "frac_reward_zero_std")
+        }
+        right = mean["kept"] + mean["broken"]
+        counts = {"fixed": mean["fixed"], "broken": mean["broken"], "wrong": len(steps) - right}
+        rows.append(
+            {"step": number, "all": each * len(steps)}
+            | {name: round(each * value) for name, value in counts.items()}
+            | {"changed": mean["answer_changed"] / len(steps), "signal": 1 - mean["frac_reward_zero_std"] / len(steps)}
+        )
+    return rows
 
 
 def greedy_table() -> tuple[pd.DataFrame, dict]:

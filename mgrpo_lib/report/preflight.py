@@ -12,10 +12,12 @@ from mgrpo_lib.experiment import keys, store
 from mgrpo_lib.experiment.settings import ROOT, Config, load_config
 from mgrpo_lib.report import dose, style
 from mgrpo_lib.report.records import expected_key, load_attempts
-from mgrpo_lib.report.statistics import accuracy_interval, estimate
+from mgrpo_lib.report.statistics import accuracy_interval, estimate, holm
 from mgrpo_lib.report.tables import percent
 from mgrpo_lib.report.theory import half_after
+from mgrpo_lib.report.verdicts import ALPHA, METHOD, in_words
 
+Share = tuple[float, tuple[float, float]]  # a mean and its 95% interval
 REFERENCE = ROOT / "results" / "dose" / "dose.json"  # the miniature's curve
 
 
@@ -37,16 +39,26 @@ def attempts(record: dict, k: int) -> list[dict]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def share(rows: list[dict], value: Callable[[dict], float]) -> tuple[float, tuple[float, float]] | None:
-    """Return the mean of a value with its interval; None of fewer than two rows."""
+def share(rows: list[dict], value: Callable[[dict], float], samples: bool = False) -> Share | None:
+    """Return the mean of a value with its interval; None of fewer than two rows. `samples`: a row's value is of several."""
     values = np.array([value(one) for one in rows], dtype=float)
-    return (float(values.mean()), accuracy_interval(values, rare=True)) if len(values) > 1 else None
+    return (float(values.mean()), accuracy_interval(values, rare=samples)) if len(values) > 1 else None
 
 
-def difference(values: np.ndarray) -> tuple[float, tuple[float, float]] | None:
+def difference(values: np.ndarray) -> Share | None:
     """Return the mean of paired differences with its interval; None of fewer than two."""
     found = estimate(values) if len(values) > 1 else None
     return found and (found["mean"], (found["low"], found["high"]))
+
+
+def p_value(values: np.ndarray) -> float:
+    """Return the p-value of paired differences with mean 0; 1 of fewer than two."""
+    return estimate(values)["p"] if len(values) > 1 else 1.0
+
+
+def sign(found: Share, p: float) -> int:
+    """Return 1 for a difference shown to be positive, -1 for one shown to be negative, else 0."""
+    return 0 if p >= ALPHA else 1 if found[0] > 0 else -1
 
 
 def facts(records: list[dict]) -> dict[str, Any]:
@@ -54,27 +66,32 @@ def facts(records: list[dict]) -> dict[str, Any]:
 
     ``scores`` holds, for each of `SCORES`, the share of greedy attempts 1 and 2, then of sampled attempts 1 and 2. ``fix`` is
     of the corrections of wrong first drafts: of all, and of those that were ``complete`` (an answer in a box, and an end) or
-    ``unfinished``, since finishing a draft is no correction. ``second_try`` are other drafts of the same problems, sampled
-    without seeing the first; ``look_minus_try`` is the paired difference. ``dose`` is what the curve is asked about: the share
-    of complete drafts.
+    ``unfinished``, since finishing a draft is no correction. ``dose`` is what the curve is asked about: the share of complete
+    drafts. ``balance``: of all first drafts, the share that corrections fix minus the share that they break. ``second_try`` are
+    other drafts of the same problems, sampled without seeing the first; ``look_minus_try`` is the paired difference. ``p_balance``
+    and ``p_look`` are the p-values of both differences (`estimate`).
     """
     wrong = [one for one in records if not one["correct_1"][0]]
     right = [one for one in records if one["correct_1"][0]]
     complete = [one for one in wrong if (draft := attempts(one, 1)[0])["boxed"] and not draft["truncated"]]
     unfinished = [one for one in wrong if one not in complete]
-    look = np.array([np.mean(one["correct_2"]) for one in wrong])
-    again = np.array([np.mean(one["correct_1"][1:]) for one in wrong])
 
-    def scores(score) -> list[tuple | None]:
+    def corrected(one: dict) -> float:
+        return float(np.mean(one["correct_2"]))
+
+    def tried_again(one: dict) -> float:
+        return float(np.mean(one["correct_1"][1:]))
+
+    def scores(score) -> list[Share | None]:
         greedy = [share(records, lambda one, k=k: score({"boxed": True} | one[f"greedy_{k}"])) for k in (1, 2)]
         return greedy + [
-            share(records, lambda one, k=k: np.mean([score(each) for each in attempts(one, k)])) for k in (1, 2)
+            share(records, lambda one, k=k: np.mean([score(each) for each in attempts(one, k)]), True) for k in (1, 2)
         ]
 
-    corrected = {
-        rows: share(of, lambda one: np.mean(one["correct_2"]))
-        for rows, of in (("fix", wrong), ("fix_complete", complete), ("fix_unfinished", unfinished))
-    }
+    fixes = (("fix", wrong), ("fix_complete", complete), ("fix_unfinished", unfinished))
+    fixed = {name: share(of, corrected, True) for name, of in fixes}
+    balance = np.array([corrected(one) - one["correct_1"][0] for one in records])
+    look = np.array([corrected(one) - tried_again(one) for one in wrong])
     return {
         "problems": len(records),
         "wrong_drafts": len(wrong),
@@ -82,13 +99,16 @@ def facts(records: list[dict]) -> dict[str, Any]:
         "corrections": len(records[0]["correct_2"]),
         "scores": {name: scores(score) for name, score in SCORES.items()},
         **{f"signal_{k}": share(records, lambda one, k=k: 0 < np.mean(one[f"correct_{k}"]) < 1) for k in (1, 2)},
-        **corrected,
-        "dose": corrected["fix_complete"],
+        **fixed,
+        "dose": fixed["fix_complete"],
         "complete": len(complete),
         "unfinished": len(unfinished),
-        "broken": share(right, lambda one: 1 - np.mean(one["correct_2"])),
-        "second_try": share(wrong, lambda one: np.mean(one["correct_1"][1:])),
-        "look_minus_try": difference(look - again),
+        "broken": share(right, lambda one: 1 - corrected(one), True),
+        "balance": difference(balance),
+        "p_balance": p_value(balance),
+        "second_try": share(wrong, tried_again, True),
+        "look_minus_try": difference(look),
+        "p_look": p_value(look),
     }
 
 
@@ -104,19 +124,63 @@ def take_off(rate: tuple[float, tuple[float, float]], reference: Path = REFERENC
 
 
 def committed(results: Path = ROOT / "results") -> list[dict[str, Any]]:
-    """Return what the committed preflights of language models found: ``model, dtype, set, tokens`` at most, `facts`, `take_off`."""
+    """Return what the committed preflights of language models found.
+
+    Returns:
+        A row for each: ``model, dtype, set, tokens`` (at most of an attempt), ``sft_steps``, ``found`` (see `facts`), ``steps``
+        of take-off with Adam or None, and ``balance, look``: 1, -1 or 0 as `sign` has them, with Holm's correction over the sets
+        of a model.
+    """
     rows = []
     for manifest in sorted(results.glob("*/preflight/*.json")):
-        base = store.read_json(results / manifest.parts[-3] / "runs" / "base" / "run.json")
-        if base["params"]["model"] == "miniature":
+        base = store.read_json(results / manifest.parts[-3] / "runs" / "base" / "run.json")["params"]
+        if base["model"] == "miniature":
             continue
         made = store.read_json(manifest)
         records = store.read_records(manifest, made["key"])
         found, name = facts(records), manifest.stem.removeprefix("base-")
         steps = take_off(found["dose"])["Adam"] if found["dose"] else None
         tokens = max(max(one["tokens_1"] + one["tokens_2"]) for one in records)
-        asked = {"model": base["params"]["model"], "dtype": made["dtype"], "set": name, "tokens": tokens}
-        rows.append({**asked, "found": found, "steps": steps})
+        asked = {"model": base["model"], "sft_steps": base["sft_steps"], "dtype": made["dtype"]}
+        rows.append({**asked, "set": name, "tokens": tokens, "found": found, "steps": steps})
+    for own in ([row for row in rows if row["model"] == model] for model in {row["model"] for row in rows}):
+        for what, value in (("balance", "balance"), ("look", "look_minus_try")):
+            adjusted = holm({str(i): row["found"][f"p_{what}"] for i, row in enumerate(own)})
+            for i, row in enumerate(own):
+                row[what] = sign(row["found"][value], adjusted[str(i)]) if row["found"][value] else 0
+    return rows
+
+
+def known() -> list[dict[str, Any]]:
+    """Return what preflights say of the miniature, where it is known what came of it: profiles ``dose`` and ``cpu``.
+
+    Returns:
+        A row for each base model and test set: ``base, set, found`` (see `facts`), ``steps`` of take-off with Adam, and of MGRPO's
+        attempt 2 over token-matched GRPO ``gain`` and ``verdict``, after ``budget`` steps. Of profile ``cpu`` also ``changed``, the
+        share of MGRPO's attempts 2 at test with another answer than attempt 1.
+    """
+    rows, dosed, cpu = (
+        [],
+        load_config("dose", arm="base", output_root="."),
+        load_config("cpu", arm="base", output_root="."),
+    )
+    for row in store.read_json(REFERENCE)["rows"]:
+        own, found = row[dose.LONG], facts(dose.preflight(dosed.of_base(row["base"])))
+        came = {"gain": (own["gain"], own["gain_ci"]), "verdict": own["verdict"], "budget": own["steps"]}
+        rows.append({"base": row["base"], "set": dose.SET, "found": found, **came})
+    summary = store.read_json(cpu.results / "summary.json")
+    changed = {row["benchmark"]: row["answer_changed"] for row in summary["rows"] if row["arm"] == METHOD}
+    for row in summary["hypotheses"]:
+        if row["hypothesis"] == "H2":
+            manifest = cpu.results / "preflight" / f"base-{row['benchmark']}.json"
+            found = facts(store.read_records(manifest, store.read_json(manifest)["key"]))
+            came = {"gain": (row["difference"], row["ci"]), "verdict": "gain", "budget": cpu.max_steps}
+            if row["verdict"] != "supported":
+                came["verdict"] = in_words(row["verdict"], [row])
+            came["changed"] = changed[row["benchmark"]]
+            rows.append({"base": "shipped", "set": row["benchmark"], "found": found, **came})
+    for row in rows:
+        row["steps"] = take_off(row["found"]["dose"])["Adam"]
     return rows
 
 
@@ -169,16 +233,20 @@ def greedy_table(rows: list[dict], nf4: list[dict] | None = None) -> pd.DataFram
 def figure(cfg: Config, name: str, found: dict, reference: Path = REFERENCE) -> plt.Figure:
     """Place a model's fix rate on the miniature's curve of take-off."""
     content = store.read_json(reference)
-    drawn, axes, _ = style.panels(["A second look against a second try", "Take-off by fix rate"], 2.4)
+    drawn, axes, _ = style.panels(["What a second attempt does", "Take-off by fix rate"], 2.4)
     bars, curve = axes.values()
-    shown = {"second try,\nno draft": "second_try", "correction": "fix", "of complete\ndrafts": "fix_complete"}
+    shown = {
+        "fixed by a\nsecond try": "second_try",
+        "fixed by a\ncorrection": "fix",
+        "of complete\ndrafts": "fix_complete",
+        "right ones\nbroken": "broken",
+    }
     for place, key in enumerate(shown.values()):
         if found[key]:
             mean, (low, high) = found[key]
-            bars.errorbar(place, 100 * mean, [[100 * (mean - low)], [100 * (high - mean)]], marker="o", color=style.INK)
-    bars.set(
-        xticks=range(len(shown)), xticklabels=list(shown), xlim=(-0.5, 2.5), ylabel="right where draft 1 is wrong, %"
-    )
+            color = style.VERDICT_COLORS["refuted"] if key == "broken" else style.INK
+            bars.errorbar(place, 100 * mean, [[100 * (mean - low)], [100 * (high - mean)]], marker="o", color=color)
+    bars.set(xticks=range(len(shown)), xticklabels=list(shown), xlim=(-0.5, 3.5), ylabel="of such drafts, %")
     bars.set_ylim(bottom=0)
     dose.draw_theories(curve, content, [row["dose"] for row in content["rows"]])
     for row in content["rows"]:
@@ -196,5 +264,5 @@ def figure(cfg: Config, name: str, found: dict, reference: Path = REFERENCE) -> 
         *dose.theory_keys(),
         style.key(f"this model, 95% interval on {name}" + ("" if mean else "; 0 is drawn at 0.1%"), color=style.INK),
     ]
-    style.finish(drawn, f"Preflight of {cfg.model}, untrained, {found['problems']} problems of {name}", "", handles)
+    style.finish(drawn, f"Preflight of {cfg.model}, {found['problems']} problems of {name}", "", handles)
     return drawn

@@ -90,3 +90,16 @@ def fitted_rate(doses: list[float], measured: list[list[dict]], group: int, adam
 def take_off(rows: list[dict]) -> int | None:
     """Return the first measured step whose fix rate is one half or more; None: none was."""
     return next((row["step"] for row in rows if row["fix_rate"] >= HALF), None)
+
+
+def passed_half(rows: list[dict]) -> float | None:
+    """Return the step at which the fix rate passes one half, on the line between two measured steps; None: it does not."""
+    last = None
+    for row in rows:
+        if row["fix_rate"] >= HALF:
+            if last is None:
+                return float(row["step"])
+            part = (HALF - last["fix_rate"]) / (row["fix_rate"] - last["fix_rate"])
+            return last["step"] + part * (row["step"] - last["step"])
+        last = row
+    return None

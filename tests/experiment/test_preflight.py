@@ -3,6 +3,7 @@
 import gzip
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mgrpo_lib import __main__
@@ -11,7 +12,8 @@ from mgrpo_lib.experiment import preflight as sampling
 from mgrpo_lib.experiment.preflight import manifest_of
 from mgrpo_lib.experiment.settings import ROOT, load_config
 from mgrpo_lib.report import pages
-from mgrpo_lib.report.preflight import committed, facts, take_off
+from mgrpo_lib.report.preflight import committed, facts, known, sign, take_off
+from mgrpo_lib.report.statistics import accuracy_interval, estimate
 from mgrpo_lib.report.theory import NEVER
 from tests.experiment.test_own_model import problems_file
 from tests.method import chat
@@ -160,12 +162,38 @@ def test_to_finish_a_draft_is_no_correction():
 
 def test_committed_preflights_of_language_models_are_read_from_their_records(tmp_path):
     for profile, model in (("one", "a-model"), ("cpu", "miniature")):
-        store.write_json(tmp_path / profile / "runs" / "base" / "run.json", {"params": {"model": model}})
+        store.write_json(
+            tmp_path / profile / "runs" / "base" / "run.json", {"params": {"model": model, "sft_steps": 0}}
+        )
         records = [{**record("wr", kinds), "tokens_1": [3, 4], "tokens_2": [5, 9]} for kinds in ("rw", "ww")]
         store.write_records(tmp_path / profile / "preflight" / "base-my-set.json", "key", records, dtype="float32")
     (row,) = committed(tmp_path)
     assert (row["model"], row["dtype"], row["set"], row["tokens"]) == ("a-model", "float32", "my-set", 9)
     assert row["found"]["fix"][0] == 0.25 and row["steps"] == take_off(row["found"]["fix"])["Adam"]
+    assert (row["balance"], row["look"], row["sft_steps"]) == (0, 0, 0)
+
+
+def test_the_balance_counts_fixes_and_breaks_of_all_first_drafts():
+    found = facts([record("wr", "rw"), record("rw", "ww"), record("rw", "rw"), record("wr", "ww")])
+    assert found["balance"][0] == (0.5 - 1 - 0.5 + 0) / 4 and found["broken"][0] == 0.75
+    assert found["p_balance"] == estimate(np.array([0.5, -1, -0.5, 0]))["p"]
+    assert sign(found["balance"], 0.04) == -1 and sign(found["balance"], 0.05) == 0
+
+
+def test_only_shares_of_several_samples_have_an_uncertain_standard_error():
+    found = facts([record("wr", "ww"), *[record("rr", "rr")] * 49])
+    assert found["scores"]["lenient"][0] == (0.98, accuracy_interval([0] + [1] * 49))
+    assert found["scores"]["lenient"][2][1] == accuracy_interval([0.5] + [1] * 49, rare=True)
+
+
+def test_the_miniature_gains_where_corrections_fix_more_than_they_break_and_not_elsewhere():
+    rows = known()
+    assert {row["verdict"] == "gain" for row in rows} == {True, False}
+    for row in rows:
+        found = row["found"]
+        assert (sign(found["balance"], found["p_balance"]) > 0) == (row["verdict"] == "gain"), row["set"]
+        if row["base"] == "shipped" and row["set"] != "blanks":
+            assert row["steps"][0] < row["budget"] and row["verdict"] != "gain", "the curve alone foretold a gain"
 
 
 def test_committed_pages_say_what_the_tables_of_the_site_say():
@@ -173,11 +201,11 @@ def test_committed_pages_say_what_the_tables_of_the_site_say():
         texts = [page.read_text(encoding="utf-8") for page in ROOT.glob(f"results/*/preflight/base-{row['set']}.md")]
         (page,) = (text for text in texts if text.startswith(f"# Preflight of {row['model']} on"))
         if row["steps"]:
-            assert f"after {pages.take_off(row['steps'], row['found']['dose'])} steps" in page
+            assert f"curve: {pages.take_off(row['steps'], row['found']['dose'])}" in page
 
 
 def test_take_off_is_told_also_of_the_first_step_and_of_no_fixed_draft():
     assert pages.take_off([0, 3, 0], (0.5, (0.4, 0.6))) == "0 (0 to 3)"
     assert pages.take_off([9, 14, 5], (0.1, (0.05, 0.2))) == "9 (5 to 14)"
-    assert pages.take_off([14000, 14000, 29], (0.0, (0.0, 0.2))) == "29 or more"
+    assert pages.take_off([14000, 14000, 29], (0.0, (0.0, 0.2))) == "29 or more, or never"
     assert pages.take_off([9, None, 5], (0.1, (0.0, 0.2))).endswith(f"more than {NEVER:,})")

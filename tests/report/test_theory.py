@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mgrpo_lib.report.statistics import accuracy_interval
-from mgrpo_lib.report.theory import curve, fitted_rate, half_after, push, take_off
+from mgrpo_lib.report.theory import curve, fitted_rate, half_after, passed_half, push, take_off
 
 
 @pytest.mark.parametrize("p", [0.03, 0.3, 0.8])
@@ -36,16 +36,26 @@ def test_the_constant_is_found(adam):
     paths = [[{"step": step, "fix_rate": rates[step]} for step in range(0, 121, 6)] for rates in curves]
     assert fitted_rate(doses, paths, 4, adam) == pytest.approx(true, rel=0.01)
     assert take_off(paths[2]) == next(row["step"] for row in paths[2] if row["fix_rate"] >= 0.5)
-    assert take_off(paths[0][:2]) is None
+    assert take_off(paths[0][:2]) is None and passed_half(paths[0][:2]) is None
+    assert passed_half(paths[2]) == pytest.approx(half_after(doses[2], true, 4, adam), abs=2)
+
+
+def test_take_off_is_read_between_two_measured_steps():
+    rates = [{"step": 0, "fix_rate": 0.1}, {"step": 6, "fix_rate": 0.4}, {"step": 12, "fix_rate": 0.7}]
+    assert passed_half(rates) == pytest.approx(8) and take_off(rates) == 12
+    assert passed_half(rates[2:]) == 12 and passed_half(rates[:2]) is None
 
 
 @pytest.mark.parametrize("alike", [0.5, 50])
-@pytest.mark.parametrize("mean, problems", [(0.005, 270), (0.02, 100), (0.05, 40), (0.05, 60), (0.3, 30), (0.8, 60)])
-def test_the_interval_of_a_fix_rate_covers_the_true_one(mean, problems, alike):
-    """1,000 simulated models: four corrections of each wrong draft, at that draft's own rate; the rates differ or not."""
+@pytest.mark.parametrize("samples", [2, 4])
+@pytest.mark.parametrize(
+    "mean, problems", [(0.005, 270), (0.02, 100), (0.05, 20), (0.05, 40), (0.05, 60), (0.3, 30), (0.8, 60)]
+)
+def test_the_interval_of_a_fix_rate_covers_the_true_one(mean, problems, samples, alike):
+    """1,000 simulated models: corrections of each wrong draft, at that draft's own rate; the rates differ or not."""
     rng, inside = np.random.default_rng(1), 0
     for _ in range(1000):
         rates = rng.beta(alike * mean / (1 - mean), alike, problems)
-        low, high = accuracy_interval(rng.binomial(4, rates) / 4, rare=True)
+        low, high = accuracy_interval(rng.binomial(samples, rates) / samples, rare=True)
         inside += low <= mean <= high
     assert inside >= 930
