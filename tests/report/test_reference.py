@@ -183,6 +183,26 @@ def mixed(tmp_path, monkeypatch):
     return cfg
 
 
+def test_smollm2_fixed_ever_fewer_drafts_and_broke_more_than_it_fixed():
+    cfg = load_config("smollm2_gpu", arm="base", output_root=".")
+    rows = pages.sampled_corrections(cfg)
+    steps = [store.read_jsonl(cfg.of_arm("mgrpo", seed).run_folder / "metrics.jsonl") for seed in cfg.seeds]
+    for i, row in enumerate(rows):
+        own = [run[i] for run in steps]
+        corrections = [32 * 4 * one["layer2/fixed"] for one in own], [32 * 4 * one["layer2/broken"] for one in own]
+        assert [row["fixed"], row["broken"]] == [round(sum(each)) for each in corrections]
+        right = sum(one["layer2/accuracy"] for one in own) * 32 * 4  # kept or fixed
+        assert right == pytest.approx(row["all"] - row["wrong"] - row["broken"] + row["fixed"], abs=0.01)
+    assert rows[0]["broken"] > rows[0]["fixed"] > 0 and not any(row["fixed"] for row in rows[10:])
+
+
+def test_the_answers_on_the_slope_do_not_hang_on_how_it_is_measured():
+    slope = store.read_json(ROOT / "results" / "dose" / "dose.json")["slope"]
+    for low, high in (slope["ci"], slope["ci_t"]):
+        assert low < -0.5 < high and not low <= -1 <= high
+        assert low < slope["between"] < high
+
+
 def test_a_report_reads_mixed_versions_and_says_so(mixed):
     summary, known = summarise(mixed), summary_of(LLM)
     assert summary["versions"] == {"training": [1, 2], "evaluation": [1]}
