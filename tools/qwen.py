@@ -25,7 +25,8 @@ def main(folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(temporary)
     # the model shares its embeddings with its head, and the file holds them twice: the head's have more bits
     model.model.embed_tokens.weight = model.lm_head.weight
-    save(model, tokenizer, folder, CONTENT, tie_word_embeddings=True, dtype="float16")
+    changes = {"tie_word_embeddings": True, "dtype": "float16", "_model_name_or_path": None}
+    save(model, tokenizer, folder, CONTENT, **changes)
 
 
 if __name__ == "__main__":

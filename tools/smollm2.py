@@ -44,10 +44,14 @@ def read(packages: list[str], end: str, sha256: str = "") -> tuple[PreTrainedMod
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, content: str, **changes) -> None:
-    """Save a plain copy of a model that was read, its configuration changed so, and compare it with a known content."""
-    left_out = ("quantization_config", "_name_or_path", "_model_name_or_path")
-    known = {key: value for key, value in model.config.to_dict().items() if key not in left_out}
-    plain = type(model)(type(model.config)(**known | changes))
+    """Save a plain copy of a model that was read, its configuration changed so (None: left out), and compare it with a known
+    content, which hangs on every entry of the configuration.
+    """
+    changes = {"quantization_config": None, "_name_or_path": None} | changes
+    known = {
+        key: value for key, value in (model.config.to_dict() | changes).items() if changes.get(key, "") is not None
+    }
+    plain = type(model)(type(model.config)(**known))
     plain.load_state_dict(model.state_dict())
     plain.to(plain.config.dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -10,6 +10,8 @@ from mgrpo_lib.experiment import keys
 from mgrpo_lib.experiment import pipeline as runner
 from mgrpo_lib.experiment.modelfolder import content_of
 from mgrpo_lib.experiment.settings import ConfigError, load_config
+from tests.method import chat
+from tools.smollm2 import save
 
 
 @pytest.fixture
@@ -35,6 +37,19 @@ def test_the_digest_of_a_folder_is_the_one_in_keys(tmp_path):
     for name in ("tokenizer.json", "vocab.txt", "merges.txt", "chat_template.jinja"):
         (tmp_path / name).write_text(name)
     assert content_of(tmp_path) == "7d9e4df0fcb30001"
+
+
+def test_the_tools_keep_every_entry_of_a_configuration_but_those_that_they_name(tmp_path, capsys):
+    """The content of a made folder hangs on each: one that is lost makes it another model to profiles."""
+    tokenizer = chat.make_tokenizer()
+    model = chat.make_model(tokenizer)
+    model.config._model_name_or_path = "its name in the file"
+    save(model, tokenizer, tmp_path / "kept", "another", hidden_act="gelu")
+    save(model, tokenizer, tmp_path / "left", "another", _model_name_or_path=None)
+    kept, left = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("kept", "left"))
+    assert kept.pop("_model_name_or_path") == "its name in the file" and "_model_name_or_path" not in left
+    assert kept == left | {"hidden_act": "gelu"} and left["hidden_size"] == 64
+    assert capsys.readouterr().out.count("content another") == 2
 
 
 def test_the_digest_does_not_depend_on_place_and_versions(folder, tmp_path):
