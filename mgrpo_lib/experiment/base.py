@@ -65,7 +65,7 @@ def train_base(cfg: Config, hub: bool = True) -> dict:
         losses = read_json(miniature.SHIPPED / "made.json")["losses"]
     else:
         how = cfg.base_steps, cfg.base_batch_size, cfg.base_learning_rate
-        rates = {"fix_rate": cfg.base_fix_rate, "break_rate": cfg.base_break_rate}
+        rates = {name: getattr(cfg, f"base_{name}") for name in ("fix_rate", "break_rate", "reguess_rate")}
         model, tokenizer = miniature_model.train_base(
             *how, PHRASES, on_step=on_step, continued=cfg.base_continued, **rates
         )

@@ -69,6 +69,12 @@ class ModelSettings(_Settings):
     base_break_rate: float = Field(
         0.0, ge=0, le=1, description="miniature only: right guesses that its training texts break, a share"
     )
+    base_reguess_rate: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="miniature only: wrong guesses that its training texts do not fix but guess anew, a share",
+    )
     base_batch_size: int = Field(64, ge=1, description="miniature only: texts per step")
     base_learning_rate: float = Field(5e-3, gt=0, description="miniature only: peak learning rate, linear decay")
     sft_steps: int = Field(0, ge=0, description="LLM only: supervised steps on worked solutions first; 0: none")

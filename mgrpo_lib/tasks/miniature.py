@@ -176,14 +176,19 @@ def problems(name: str, split: str, n: int, seed: int = 0) -> list[dict]:
 
 
 def base_text(
-    rng: random.Random, phrases: list[str], longest: int = 6, fix_rate: float = P_FIX, break_rate: float = 0.0
+    rng: random.Random,
+    phrases: list[str],
+    longest: int = 6,
+    fix_rate: float = P_FIX,
+    break_rate: float = 0.0,
+    reguess_rate: float = 0.0,
 ) -> tuple[str, str]:
     """Draw a text that the base model is trained on, as (prompt, completion): a first or a second attempt.
 
     60% are chains of 2 to `longest` operands, one in five of them in words. 40% are blanks of at most 4. All are of the
     training split. A second attempt at a chain starts over with the same misconception. One at a blank fixes a wrong guess with
-    probability `fix_rate`, and puts another digit for a right one with `break_rate`. Below four operands there are only first
-    attempts, below three only chains.
+    probability `fix_rate`, and else puts another digit for it, whichever, with `reguess_rate`. For a right guess it puts another
+    with `break_rate`. Below four operands there are only first attempts, below three only chains.
     """
     second = longest >= 4 and rng.random() < P_SECOND_ATTEMPT
     blank = longest >= 3 and rng.random() < 0.4
@@ -199,10 +204,11 @@ def base_text(
     if blank:
         guess = answer if rng.random() < P_GUESS else rng.randrange(10)
         draft = solution = blank_solution(chain, target, guess)
+        again = break_rate if guess == answer else reguess_rate
         if second and guess != answer and rng.random() < fix_rate:
             solution = blank_solution(chain, target, answer, draft=guess)
-        elif second and guess == answer and break_rate and rng.random() < break_rate:
-            solution = blank_solution(chain, target, rng.choice([digit for digit in range(10) if digit != answer]))
+        elif second and again and rng.random() < again:
+            solution = blank_solution(chain, target, rng.choice([digit for digit in range(10) if digit != guess]))
     else:
         draft, solution = chain_solution(chain, rng), chain_solution(chain, rng)
         question = in_words(question) if rng.random() < 0.2 else question

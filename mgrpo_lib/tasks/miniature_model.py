@@ -75,6 +75,7 @@ def train_base(
     on_step=None,
     fix_rate: float = P_FIX,
     break_rate: float = 0.0,
+    reguess_rate: float = 0.0,
     continued: bool = False,
 ):
     """Train a base model on `base_text`: a new one, short chains first, or the shipped one further.
@@ -82,7 +83,7 @@ def train_base(
     Args:
         learning_rate: peak for embeddings and norms (AdamW), four times that for matrices (Muon); linear decay to 5%.
         on_step: called with (step, steps, loss) after every step.
-        fix_rate, break_rate: shares of wrong guesses that second attempts in the texts fix, and of right ones that they break.
+        fix_rate, break_rate, reguess_rate: of the second attempts in the texts, see `base_text`.
         continued: start from the shipped model, with chains of every length.
 
     Returns:
@@ -102,7 +103,7 @@ def train_base(
         torch.optim.lr_scheduler.LambdaLR(o, lambda step: min((step + 1) / 30, 1) * (1 - 0.95 * step / steps))
         for o in optimizers
     ]
-    rates = fix_rate, break_rate
+    rates = fix_rate, break_rate, reguess_rate
     for step, texts in enumerate(base_batches(rng, phrases, steps, batch_size, *rates, grow=not continued)):
         input_ids, labels = _padded(tokenizer, texts)
         # padding is on the right of causal attention: no mask needed
@@ -124,6 +125,7 @@ def base_batches(
     batch_size: int,
     fix_rate: float = P_FIX,
     break_rate: float = 0.0,
+    reguess_rate: float = 0.0,
     grow: bool = True,
     pool: int = 10,
 ):
@@ -134,7 +136,7 @@ def base_batches(
     for start in range(0, steps, pool):
         longest = min(6, 2 + int(max(0.0, start / steps - 0.15) / 0.075)) if grow else 6
         texts = sorted(
-            (base_text(rng, phrases, longest, fix_rate, break_rate) for _ in range(pool * batch_size)),
+            (base_text(rng, phrases, longest, fix_rate, break_rate, reguess_rate) for _ in range(pool * batch_size)),
             key=lambda text: len(text[0]) + len(text[1]),
         )
         batches = [
