@@ -116,7 +116,16 @@ def preflight(given: argparse.Namespace, settings: dict) -> int:
 def redraw(cfg) -> int:
     """Redraw tables, figures and, for a committed experiment, the pages that show it."""
     from mgrpo_lib.experiment import store
-    from mgrpo_lib.report import dose, figures, pages, preflight, rounds, summary, tables  # matplotlib and pandas
+    from mgrpo_lib.report import (  # matplotlib and pandas
+        dose,
+        figures,
+        forecast,
+        pages,
+        preflight,
+        rounds,
+        summary,
+        tables,
+    )
 
     with store.only_one(cfg.results):
         if not cfg.arms:  # a base model alone, compared with its controls
@@ -130,8 +139,11 @@ def redraw(cfg) -> int:
             if rounds.measured(cfg):
                 rounds.summarise(cfg)
             table = (cfg.results / "table.md").read_text(encoding="utf-8")
-        for page in pages.update() if pages.is_reference(cfg) else ():
-            print(f"{page}: results updated")
+        if pages.is_reference(cfg):
+            if cfg.bases:
+                print(forecast.draw())
+            for page in pages.update():
+                print(f"{page}: results updated")
     print(table)
     return 0
 

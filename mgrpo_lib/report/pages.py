@@ -18,7 +18,7 @@ from mgrpo_lib.experiment.settings import ROOT, Config, load_config
 from mgrpo_lib.method import logged
 from mgrpo_lib.method.prompts import phrase_text
 from mgrpo_lib.method.settings import BudgetSettings, MGRPOSettings
-from mgrpo_lib.report import dose, preflight, records, style, summary, tables, typeset, verdicts, waiting
+from mgrpo_lib.report import dose, forecast, preflight, records, style, summary, tables, typeset, verdicts, waiting
 from mgrpo_lib.report.theory import NEVER
 
 # marked places of README.md and docs/*.md: the template, and the committed experiments that fill it; none: the code does
@@ -31,7 +31,7 @@ BLOCKS = {
     "smollm2": ("llm", ("smollm2",)),
     "smollm2_nf4": ("nf4", ("smollm2_nf4",)),
     "dose": ("dose", ("dose",)),
-    "known": ("known", ("dose", "cpu")),
+    "known": ("known", ("dose", "balance", "cpu")),
     "preflights": ("preflights", ("smollm2_gpu",)),
     "cost": ("cost", ("cpu", "smollm2", "smollm2_gpu")),
     "settings": ("settings", ()),
@@ -66,7 +66,7 @@ def _templates() -> jinja2.Environment:
     ):
         found.filters[function.__name__] = function
     found.globals |= {"dose_table": dose.table, "logged": logged, "waiting": waiting}
-    found.globals |= {"preflights": preflight.committed, "known_preflights": preflight.known}
+    found.globals |= {"preflights": forecast.committed, "known_preflights": forecast.known}
     for function in (
         tables.variants_table,
         verdicts.at_equal_tokens,

@@ -12,10 +12,10 @@ from mgrpo_lib.experiment import keys, store
 from mgrpo_lib.experiment.settings import ROOT, Config, load_config
 from mgrpo_lib.report import dose, style
 from mgrpo_lib.report.records import expected_key, load_attempts
-from mgrpo_lib.report.statistics import accuracy_interval, estimate, holm
+from mgrpo_lib.report.statistics import accuracy_interval, estimate
 from mgrpo_lib.report.tables import percent
 from mgrpo_lib.report.theory import half_after
-from mgrpo_lib.report.verdicts import ALPHA, METHOD, in_words
+from mgrpo_lib.report.verdicts import ALPHA
 
 Share = tuple[float, tuple[float, float]]  # a mean and its 95% interval
 REFERENCE = ROOT / "results" / "dose" / "dose.json"  # the miniature's curve
@@ -56,9 +56,52 @@ def p_value(values: np.ndarray) -> float:
     return estimate(values)["p"] if len(values) > 1 else 1.0
 
 
-def sign(found: Share, p: float) -> int:
+def sign(found: Share | None, p: float) -> int:
     """Return 1 for a difference shown to be positive, -1 for one shown to be negative, else 0."""
-    return 0 if p >= ALPHA else 1 if found[0] > 0 else -1
+    return 0 if found is None or p >= ALPHA else 1 if found[0] > 0 else -1
+
+
+def aims(complete: list[dict]) -> dict[str, Any]:
+    """Say how often a second attempt is right where it gives another answer than a wrong draft: corrections, and second tries.
+
+    Both are ratios of sums over problems; their intervals are those of the ratios' linear parts [Cochran 1977, section 6.3].
+
+    Args:
+        complete: records whose first draft is wrong and has an answer in a box and an end.
+
+    Returns:
+        ``changed``, the share of corrections with another answer; ``aim`` and ``aim_try``, the shares that are right among them
+        and among second tries with another answer; ``aim_minus_try``, and ``p_aim`` of the difference. None, and 1, where fewer
+        than two problems have one.
+    """
+
+    def others(one: dict, k: int) -> list[bool]:
+        mine = list(zip(one[f"answer_{k}"], one[f"correct_{k}"], strict=True))[
+            2 - k :
+        ]  # the first draft is no second try
+        return [right for answer, right in mine if answer not in (None, one["answer_1"][0])]
+
+    parts = {}
+    for name, k in (("aim", 2), ("aim_try", 1)):
+        found = [others(one, k) for one in complete]
+        counts = np.array([len(each) for each in found], dtype=float)
+        if (counts > 0).sum() > 1:
+            rights = np.array([sum(each) for each in found], dtype=float)
+            ratio = rights.sum() / counts.sum()
+            parts[name] = ratio + (rights - ratio * counts) / counts.mean()
+    both = parts["aim"] - parts["aim_try"] if len(parts) == 2 else np.array([])
+    return {
+        "changed": share(complete, lambda one: len(others(one, 2)) / len(one["answer_2"]), True),
+        **{name: clipped(difference(parts[name])) if name in parts else None for name in ("aim", "aim_try")},
+        "aim_minus_try": difference(both),
+        "p_aim": p_value(both),
+    }
+
+
+def clipped(found: Share) -> Share:
+    """Return a share with its interval within 0 and 1."""
+    mean, (low, high) = found
+    return mean, (max(low, 0.0), min(high, 1.0))
 
 
 def facts(records: list[dict]) -> dict[str, Any]:
@@ -68,8 +111,8 @@ def facts(records: list[dict]) -> dict[str, Any]:
     of the corrections of wrong first drafts: of all, and of those that were ``complete`` (an answer in a box, and an end) or
     ``unfinished``, since finishing a draft is no correction. ``dose`` is what the curve is asked about: the share of complete
     drafts. ``balance``: of all first drafts, the share that corrections fix minus the share that they break. ``second_try`` are
-    other drafts of the same problems, sampled without seeing the first; ``look_minus_try`` is the paired difference. ``p_balance``
-    and ``p_look`` are the p-values of both differences (`estimate`).
+    other drafts of the same problems, sampled without seeing the first; ``look_minus_try`` is the paired difference, ``p_look``
+    its p-value. `aims` adds how often a change is right.
     """
     wrong = [one for one in records if not one["correct_1"][0]]
     right = [one for one in records if one["correct_1"][0]]
@@ -105,10 +148,10 @@ def facts(records: list[dict]) -> dict[str, Any]:
         "unfinished": len(unfinished),
         "broken": share(right, lambda one: 1 - corrected(one), True),
         "balance": difference(balance),
-        "p_balance": p_value(balance),
         "second_try": share(wrong, tried_again, True),
         "look_minus_try": difference(look),
         "p_look": p_value(look),
+        **aims(complete),
     }
 
 
@@ -121,67 +164,6 @@ def take_off(rate: tuple[float, tuple[float, float]], reference: Path = REFERENC
     rates, group = store.read_json(reference)["rates"], load_config("dose").num_corrections
     ends = [min(max(end, 1e-6), 1 - 1e-6) for end in (rate[0], *rate[1])]
     return {name: [half_after(end, rates[name], group, adam) for end in ends] for name, adam in dose.THEORIES.items()}
-
-
-def committed(results: Path = ROOT / "results") -> list[dict[str, Any]]:
-    """Return what the committed preflights of language models found.
-
-    Returns:
-        A row for each: ``model, dtype, set, tokens`` (at most of an attempt), ``sft_steps``, ``found`` (see `facts`), ``steps``
-        of take-off with Adam or None, and ``balance, look``: 1, -1 or 0 as `sign` has them, with Holm's correction over the sets
-        of a model.
-    """
-    rows = []
-    for manifest in sorted(results.glob("*/preflight/*.json")):
-        base = store.read_json(results / manifest.parts[-3] / "runs" / "base" / "run.json")["params"]
-        if base["model"] == "miniature":
-            continue
-        made = store.read_json(manifest)
-        records = store.read_records(manifest, made["key"])
-        found, name = facts(records), manifest.stem.removeprefix("base-")
-        steps = take_off(found["dose"])["Adam"] if found["dose"] else None
-        tokens = max(max(one["tokens_1"] + one["tokens_2"]) for one in records)
-        asked = {"model": base["model"], "sft_steps": base["sft_steps"], "dtype": made["dtype"]}
-        rows.append({**asked, "set": name, "tokens": tokens, "found": found, "steps": steps})
-    for own in ([row for row in rows if row["model"] == model] for model in {row["model"] for row in rows}):
-        for what, value in (("balance", "balance"), ("look", "look_minus_try")):
-            adjusted = holm({str(i): row["found"][f"p_{what}"] for i, row in enumerate(own)})
-            for i, row in enumerate(own):
-                row[what] = sign(row["found"][value], adjusted[str(i)]) if row["found"][value] else 0
-    return rows
-
-
-def known() -> list[dict[str, Any]]:
-    """Return what preflights say of the miniature, where it is known what came of it: profiles ``dose`` and ``cpu``.
-
-    Returns:
-        A row for each base model and test set: ``base, set, found`` (see `facts`), ``steps`` of take-off with Adam, and of MGRPO's
-        attempt 2 over token-matched GRPO ``gain`` and ``verdict``, after ``budget`` steps. Of profile ``cpu`` also ``changed``, the
-        share of MGRPO's attempts 2 at test with another answer than attempt 1.
-    """
-    rows, dosed, cpu = (
-        [],
-        load_config("dose", arm="base", output_root="."),
-        load_config("cpu", arm="base", output_root="."),
-    )
-    for row in store.read_json(REFERENCE)["rows"]:
-        own, found = row[dose.LONG], facts(dose.preflight(dosed.of_base(row["base"])))
-        came = {"gain": (own["gain"], own["gain_ci"]), "verdict": own["verdict"], "budget": own["steps"]}
-        rows.append({"base": row["base"], "set": dose.SET, "found": found, **came})
-    summary = store.read_json(cpu.results / "summary.json")
-    changed = {row["benchmark"]: row["answer_changed"] for row in summary["rows"] if row["arm"] == METHOD}
-    for row in summary["hypotheses"]:
-        if row["hypothesis"] == "H2":
-            manifest = cpu.results / "preflight" / f"base-{row['benchmark']}.json"
-            found = facts(store.read_records(manifest, store.read_json(manifest)["key"]))
-            came = {"gain": (row["difference"], row["ci"]), "verdict": "gain", "budget": cpu.max_steps}
-            if row["verdict"] != "supported":
-                came["verdict"] = in_words(row["verdict"], [row])
-            came["changed"] = changed[row["benchmark"]]
-            rows.append({"base": "shipped", "set": row["benchmark"], "found": found, **came})
-    for row in rows:
-        row["steps"] = take_off(row["found"]["dose"])["Adam"]
-    return rows
 
 
 def summarise(cfg: Config) -> list[dict]:
@@ -231,23 +213,18 @@ def greedy_table(rows: list[dict], nf4: list[dict] | None = None) -> pd.DataFram
 
 
 def figure(cfg: Config, name: str, found: dict, reference: Path = REFERENCE) -> plt.Figure:
-    """Place a model's fix rate on the miniature's curve of take-off."""
+    """Draw what second attempts do, and place the model's fix rate on the miniature's curve of take-off."""
     content = store.read_json(reference)
     drawn, axes, _ = style.panels(["What a second attempt does", "Take-off by fix rate"], 2.4)
     bars, curve = axes.values()
-    shown = {
-        "fixed by a\nsecond try": "second_try",
-        "fixed by a\ncorrection": "fix",
-        "of complete\ndrafts": "fix_complete",
-        "right ones\nbroken": "broken",
-    }
-    for place, key in enumerate(shown.values()):
+    shown = [("aim", -0.1, style.INK), ("aim_try", 0.1, "#949494"), ("fix", 0.9, style.INK)]
+    for key, place, color in [*shown, ("second_try", 1.1, "#949494"), ("broken", 2, style.VERDICT_COLORS["refuted"])]:
         if found[key]:
             mean, (low, high) = found[key]
-            color = style.VERDICT_COLORS["refuted"] if key == "broken" else style.INK
             bars.errorbar(place, 100 * mean, [[100 * (mean - low)], [100 * (high - mean)]], marker="o", color=color)
-    bars.set(xticks=range(len(shown)), xticklabels=list(shown), xlim=(-0.5, 3.5), ylabel="of such drafts, %")
-    bars.set_ylim(bottom=0)
+    labels = ["right where the\nanswer changes", "wrong drafts\nfixed", "right drafts\nbroken"]
+    bars.set(xticks=range(3), xticklabels=labels, xlim=(-0.5, 2.5), ylabel="%")
+    bars.set_ylim(bottom=-3)
     dose.draw_theories(curve, content, [row["dose"] for row in content["rows"]])
     for row in content["rows"]:
         for step in row[dose.LONG]["take_off"]:
@@ -260,9 +237,11 @@ def figure(cfg: Config, name: str, found: dict, reference: Path = REFERENCE) -> 
     dose.plain(curve.xaxis, [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50])
     dose.plain(curve.yaxis, [10, 20, 50, 100, 200, 500, 1000])
     handles = [
+        style.key("correction", color=style.INK, marker="o", ls=""),
+        style.key("second try, no draft", color="#949494", marker="o", ls=""),
         style.key("miniature, measured", color=style.COLORS["mgrpo"], marker="o", ls=""),
         *dose.theory_keys(),
-        style.key(f"this model, 95% interval on {name}" + ("" if mean else "; 0 is drawn at 0.1%"), color=style.INK),
+        style.key(f"{name}, 95% interval" + ("" if mean else "; 0 at 0.1%"), color=style.INK),
     ]
     style.finish(drawn, f"Preflight of {cfg.model}, {found['problems']} problems of {name}", "", handles)
     return drawn

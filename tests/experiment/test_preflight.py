@@ -12,8 +12,9 @@ from mgrpo_lib.experiment import preflight as sampling
 from mgrpo_lib.experiment.preflight import manifest_of
 from mgrpo_lib.experiment.settings import ROOT, load_config
 from mgrpo_lib.report import pages
-from mgrpo_lib.report.preflight import committed, facts, known, sign, take_off
-from mgrpo_lib.report.statistics import accuracy_interval, estimate
+from mgrpo_lib.report.forecast import committed, known
+from mgrpo_lib.report.preflight import aims, facts, sign, take_off
+from mgrpo_lib.report.statistics import accuracy_interval
 from mgrpo_lib.report.theory import NEVER
 from tests.experiment.test_own_model import problems_file
 from tests.method import chat
@@ -170,14 +171,52 @@ def test_committed_preflights_of_language_models_are_read_from_their_records(tmp
     (row,) = committed(tmp_path)
     assert (row["model"], row["dtype"], row["set"], row["tokens"]) == ("a-model", "float32", "my-set", 9)
     assert row["found"]["fix"][0] == 0.25 and row["steps"] == take_off(row["found"]["fix"])["Adam"]
-    assert (row["balance"], row["look"], row["sft_steps"]) == (0, 0, 0)
+    assert (row["aim"], row["look"], row["sft_steps"]) == (0, 0, 0)
 
 
 def test_the_balance_counts_fixes_and_breaks_of_all_first_drafts():
     found = facts([record("wr", "rw"), record("rw", "ww"), record("rw", "rw"), record("wr", "ww")])
     assert found["balance"][0] == (0.5 - 1 - 0.5 + 0) / 4 and found["broken"][0] == 0.75
-    assert found["p_balance"] == estimate(np.array([0.5, -1, -0.5, 0]))["p"]
-    assert sign(found["balance"], 0.04) == -1 and sign(found["balance"], 0.05) == 0
+    assert sign(found["balance"], 0.04) == -1 and sign(found["balance"], 0.05) == sign(None, 0.0) == 0
+
+
+def answers(tries: list[tuple], corrections: list[tuple]) -> dict:
+    """A record of answers, each with whether it is right; all are complete."""
+    made = {}
+    for k, ones in enumerate((tries, corrections), 1):
+        made[f"answer_{k}"], made[f"correct_{k}"] = map(list, zip(*ones, strict=True))
+    return made
+
+
+def test_the_aim_is_of_other_answers_alone():
+    records = [
+        answers([("3", False), ("5", True), ("3", False)], [("5", True), ("3", False), ("4", False), (None, False)]),
+        answers([("2", False), ("7", False), (None, False)], [("7", False)] + [("2", False)] * 3),
+    ]
+    found = aims(records)
+    assert (found["changed"][0], found["aim"][0], found["aim_try"][0]) == pytest.approx((3 / 8, 1 / 3, 1 / 2))
+    assert found["aim_minus_try"][0] == pytest.approx(1 / 3 - 1 / 2)
+    alone = aims(records[:1])
+    assert alone["aim"] is alone["aim_minus_try"] is None and alone["p_aim"] == 1
+
+
+def test_the_interval_of_the_aim_covers_the_true_one():
+    """1,000 simulated models: problems differ in how often a correction changes the draft, and in how often it is right then."""
+    rng, inside, both = np.random.default_rng(0), 0, 0
+    for _ in range(1000):
+        changes, skill, luck = rng.beta(0.5, 4.5, 200), rng.beta(6, 4, 200), rng.beta(2, 8, 200)
+        corrections = [
+            [("5", bool(right)) if changed else ("0", False) for changed, right in zip(*pair, strict=True)]
+            for pair in zip(rng.random((200, 4)) < changes[:, None], rng.random((200, 4)) < skill[:, None], strict=True)
+        ]
+        tries = [
+            [("0", False), *(("5", bool(right)) for right in each)] for each in rng.random((200, 3)) < luck[:, None]
+        ]
+        found = aims([answers(*pair) for pair in zip(tries, corrections, strict=True)])
+        (low, high), (low_difference, high_difference) = found["aim"][1], found["aim_minus_try"][1]
+        inside += low <= 0.6 <= high
+        both += low_difference <= 0.4 <= high_difference
+    assert inside >= 930 and both >= 930
 
 
 def test_only_shares_of_several_samples_have_an_uncertain_standard_error():
@@ -186,14 +225,15 @@ def test_only_shares_of_several_samples_have_an_uncertain_standard_error():
     assert found["scores"]["lenient"][2][1] == accuracy_interval([0.5] + [1] * 49, rare=True)
 
 
-def test_the_miniature_gains_where_corrections_fix_more_than_they_break_and_not_elsewhere():
+def test_the_miniature_took_off_where_changes_are_aimed_and_not_elsewhere():
     rows = known()
-    assert {row["verdict"] == "gain" for row in rows} == {True, False}
-    for row in rows:
-        found = row["found"]
-        assert (sign(found["balance"], found["p_balance"]) > 0) == (row["verdict"] == "gain"), row["set"]
+    took_off = [any(row["took_off"]) if row["took_off"] else row["verdict"] == "gain" for row in rows]
+    assert set(took_off) == {True, False}
+    for row, outcome in zip(rows, took_off, strict=True):
+        aimed = sign(row["found"]["aim_minus_try"], row["found"]["p_aim"]) > 0
+        assert aimed == outcome, (row["base"], row["set"])
         if row["base"] == "shipped" and row["set"] != "blanks":
-            assert row["steps"][0] < row["budget"] and row["verdict"] != "gain", "the curve alone foretold a gain"
+            assert row["steps"][0] < row["budget"] and not outcome, "the curve alone foretold it"
 
 
 def test_committed_pages_say_what_the_tables_of_the_site_say():
