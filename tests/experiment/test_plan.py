@@ -232,7 +232,7 @@ def test_without_a_gpu_the_memory_of_the_machine_counts(monkeypatch, capsys):
     (said,) = capsys.readouterr().out.splitlines()
     assert "t4" in said and "GPU" in said
     monkeypatch.setattr(machine, "memory", lambda: (2.0, 2.0))
-    for made_on_cpus in ("cpu", "smollm2", "smollm2_nf4", "smollm2_real", "qwen_real", "qwen_real_nf4", "qwen_steps"):
+    for made_on_cpus in ("cpu", "smollm2", "smollm2_nf4", "smollm2_real", "qwen_real", "qwen_real_nf4"):
         pipeline.check_memory(load_config(made_on_cpus, arm="base"))
     assert not capsys.readouterr().out
 
