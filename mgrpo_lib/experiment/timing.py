@@ -42,7 +42,8 @@ def whole(profile: str, results: Path = ROOT / "results") -> str:
     file = results / profile / "timing.json"
     if not file.exists():
         return ""
-    timing, where = read_json(file), _machine(read_json(results / profile / "summary.json"))
+    summary = next(path for name in ("summary.json", "dose.json") if (path := results / profile / name).exists())
+    timing, where = read_json(file), _machine(read_json(summary))
     steps, time = len(timing["steps"]), clock(timing["seconds"])
     return f"The whole pipeline of profile {profile}, {steps} notebooks, took {time} on {where}, with all its seeds."
 

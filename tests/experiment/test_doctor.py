@@ -51,7 +51,7 @@ def reason(text: str, profile: str) -> str:
 def test_a_good_machine_can_run_the_profiles_for_cpus_and_no_more(told):
     code, text = told()
     verdict = text.splitlines()[0]
-    assert code == 0 and verdict.startswith("Can run here: ablation, cpu, dose, smoke;")
+    assert code == 0 and verdict.startswith("Can run here: ablation, balance, cpu, dose, smoke;")
     for profile in gpu.GPU_PROFILES:
         assert "no GPU" in reason(text, profile) and profile in verdict.split(";")[1]
     assert "MODEL=folder" in reason(text, "smollm2") and "one kernel" in text
