@@ -138,7 +138,7 @@ def test_a_changed_file_is_read_again(mine):
 
 def test_a_model_without_a_profile_is_planned_by_profile_own(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["mgrpo_lib", "plan", "--model", "Qwen/Qwen2.5-1.5B-Instruct"])
-    assert main() == 0 and capsys.readouterr().out.startswith("profile own on ")
+    assert main() == 0 and capsys.readouterr().out.startswith("profile own, ")
     assert pipeline.configuration("auto", {"max_steps": 3}).profile == "cpu"
     with pytest.raises(ConfigError, match="train_data.*owner/name.*profile own"):
         pipeline.configuration("cpu", {"model": "owner/name"})
