@@ -292,16 +292,13 @@ def verdict(cfg: Config, gpus: list[tuple[str, float]]) -> str:
     Args:
         gpus: name and GiB of each of this machine's; with none, the plan is for the smallest of `GPUS` that it fits.
     """
+    profile = f"profile {cfg.profile}"
     if cfg.is_miniature:
         time = miniature_hours(cfg)
         said = f"about {time:.1f} hours" if time >= 1 else f"about {60 * time:.0f} minutes" if time > 0.1 else "minutes"
-        return (
-            f"profile {cfg.profile} on CPUs: fits; no GPU is needed, 2 GiB of memory per notebook; {said} on two cores"
-        )
+        return f"{profile} on CPUs: fits; no GPU is needed, 2 GiB of memory per notebook; {said} on two cores"
     name, gib = _smallest(cfg, gpus)
-    where = (
-        f"profile {cfg.profile}, {cfg.model}, on {name} ({gib:.1f} GiB{'' if gpus else '; this machine has no GPU'})"
-    )
+    where = f"{profile}, {cfg.model}, on {name} ({gib:.1f} GiB{'' if gpus else '; this machine has no GPU'})"
     if advice := fits(cfg, gib):
         return f"{where}: {advice}"
     peak = max(max(memory(cfg.of_arm(arm)).values()) for arm in ("base", *cfg.arms))

@@ -73,7 +73,7 @@ class ModelSettings(_Settings):
         0.0,
         ge=0,
         le=1,
-        description="miniature only: wrong guesses that its training texts do not fix but guess anew, a share",
+        description="miniature only: wrong guesses that its training texts replace by another, a share",
     )
     base_batch_size: int = Field(64, ge=1, description="miniature only: texts per step")
     base_learning_rate: float = Field(5e-3, gt=0, description="miniature only: peak learning rate, linear decay")

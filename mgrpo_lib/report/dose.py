@@ -152,7 +152,9 @@ def _foretold(rows: list[dict], group: int) -> dict[str, float] | None:
 
 
 def _hypotheses(rows: list[dict], slope: dict | None, foretold: dict | None) -> dict[str, str]:
-    """Answer the hypotheses of ANALYSIS.md: ``supported`` or ``not supported``."""
+    """Answer D1 to D5 of ANALYSIS.md: ``supported`` or ``not supported``; empty for fewer than three base models."""
+    if len(rows) < 3:
+        return {}
     gains = {arm: [row["dose"] for row in rows if row[arm]["verdict"] == "gain"] for arm in BUDGETS}
     low = [row for row in rows if row["dose"] < LOW]
 
@@ -234,9 +236,8 @@ def figure(content: dict) -> plt.Figure:
     drawn, axes, _ = style.panels(["gain by dose", "fix rate in training, by dose, %", "take-off by dose"], 2.4)
     gain, paths, steps = axes.values()
     color = style.COLORS["mgrpo"]
-    looks = {SHORT: {"ls": "--", "mfc": "white", "aside": 0.93}, LONG: {"ls": "-", "mfc": color, "aside": 1.07}}
-    for arm, look in looks.items():
-        aside = look.pop("aside")  # where both budgets gain the same, both are seen
+    looks = {SHORT: {"ls": "--", "mfc": "white"}, LONG: {"ls": "-", "mfc": color}}
+    for aside, (arm, look) in zip((0.93, 1.07), looks.items(), strict=True):  # both are seen where both gain the same
         places = [aside * 100 * max(row["dose"], SHOWN) for row in rows]
         for place, row in zip(places, rows, strict=True):
             low, high = (100 * abs(row[arm]["gain"] - end) for end in row[arm]["gain_ci"])

@@ -12,7 +12,7 @@ from mgrpo_lib.report.preflight import facts, sign, take_off
 from mgrpo_lib.report.statistics import holm
 from mgrpo_lib.report.verdicts import METHOD, in_words
 
-SAME_DOSE = {"fix_05": "aimed", "break_05": "aimed, breaks right ones", "guess_05": "guessed anew"}
+SAME_DOSE = {"fix_05": "aimed", "break_05": "aimed, breaks right ones", "guess_05": "guessed again"}
 CAPTION = {
     "title": "What can MGRPO amplify?",
     "text": "Left: three base models of the miniature that fix about as many wrong guesses before training, a line for each seed. Right: "
@@ -65,8 +65,8 @@ def known() -> list[dict[str, Any]]:
         for row in store.read_json(cfg.results / "dose.json")["rows"]:
             own, found = row[dose.LONG], facts(dose.preflight(cfg.of_base(row["base"])))
             came = {"gain": (own["gain"], own["gain_ci"]), "verdict": own["verdict"], "budget": own["steps"]}
-            rows.append({"base": row["base"], "set": dose.SET, "found": found, "took_off": own["take_off"], **came})
-            rows[-1]["fix_rates"] = own["fix_rates"]
+            came |= {"took_off": own["take_off"], "fix_rates": own["fix_rates"]}
+            rows.append({"base": row["base"], "set": dose.SET, "found": found, **came})
     summary = store.read_json(cpu.results / "summary.json")
     changed = {row["benchmark"]: row["answer_changed"] for row in summary["rows"] if row["arm"] == METHOD}
     for row in summary["hypotheses"]:
@@ -82,9 +82,19 @@ def known() -> list[dict[str, Any]]:
     return rows
 
 
+def hypotheses(rows: list[dict]) -> dict[str, str]:
+    """Answer D6 and D7 of ANALYSIS.md from rows of `known`: ``supported``, ``refuted`` or ``undecided``."""
+    own = {row["base"]: row for row in rows}
+    breaks, took = own["break_05"]["verdict"], sum(step is not None for step in own["guess_05"]["took_off"])
+    return {
+        "D6": {"gain": "refuted", "undecided": "undecided"}.get(breaks, "supported"),
+        "D7": "supported" if took == 0 else "undecided" if took == 1 else "refuted",
+    }
+
+
 def took_off(row: dict) -> bool:
     """Return whether MGRPO took off in a row of `known`; where no step was measured, whether attempt 2 gained."""
-    return any(row["took_off"]) if row["took_off"] else row["verdict"] == "gain"
+    return any(step is not None for step in row["took_off"]) if row["took_off"] else row["verdict"] == "gain"
 
 
 def figure(rows: list[dict]) -> plt.Figure:

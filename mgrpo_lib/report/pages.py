@@ -66,7 +66,7 @@ def _templates() -> jinja2.Environment:
     ):
         found.filters[function.__name__] = function
     found.globals |= {"dose_table": dose.table, "logged": logged, "waiting": waiting}
-    found.globals |= {"preflights": forecast.committed, "known_preflights": forecast.known}
+    found.globals |= {"preflights": forecast.committed, "known_preflights": forecast.known, "told": forecast.hypotheses}
     for function in (
         tables.variants_table,
         verdicts.at_equal_tokens,

@@ -45,15 +45,12 @@ def share(rows: list[dict], value: Callable[[dict], float], samples: bool = Fals
     return (float(values.mean()), accuracy_interval(values, rare=samples)) if len(values) > 1 else None
 
 
-def difference(values: np.ndarray) -> Share | None:
-    """Return the mean of paired differences with its interval; None of fewer than two."""
-    found = estimate(values) if len(values) > 1 else None
-    return found and (found["mean"], (found["low"], found["high"]))
-
-
-def p_value(values: np.ndarray) -> float:
-    """Return the p-value of paired differences with mean 0; 1 of fewer than two."""
-    return estimate(values)["p"] if len(values) > 1 else 1.0
+def difference(values: np.ndarray) -> tuple[Share | None, float]:
+    """Return the mean of paired differences with its interval, and the p-value of 0; None and 1 of fewer than two."""
+    if len(values) < 2:
+        return None, 1.0
+    found = estimate(values)
+    return (found["mean"], (found["low"], found["high"])), found["p"]
 
 
 def sign(found: Share | None, p: float) -> int:
@@ -62,24 +59,23 @@ def sign(found: Share | None, p: float) -> int:
 
 
 def aims(complete: list[dict]) -> dict[str, Any]:
-    """Say how often a second attempt is right where it gives another answer than a wrong draft: corrections, and second tries.
+    """Say how often a second attempt is right where its answer, as text, is another than the wrong draft's.
 
-    Both are ratios of sums over problems; their intervals are those of the ratios' linear parts [Cochran 1977, section 6.3].
+    Corrections and second tries are counted apart. Both shares are ratios of sums over problems. Their intervals are those of the
+    ratios' linear parts [Cochran 1977, section 6.3].
 
     Args:
         complete: records whose first draft is wrong and has an answer in a box and an end.
 
     Returns:
-        ``changed``, the share of corrections with another answer; ``aim`` and ``aim_try``, the shares that are right among them
-        and among second tries with another answer; ``aim_minus_try``, and ``p_aim`` of the difference. None, and 1, where fewer
-        than two problems have one.
+        ``changed`` is the share of corrections with another answer, ``aim`` the share of these that is right, ``aim_try`` that of
+        second tries with another answer. ``aim_minus_try`` is the paired difference, ``p_aim`` its p-value. None, and 1, where
+        fewer than two problems have one.
     """
 
     def others(one: dict, k: int) -> list[bool]:
-        mine = list(zip(one[f"answer_{k}"], one[f"correct_{k}"], strict=True))[
-            2 - k :
-        ]  # the first draft is no second try
-        return [right for answer, right in mine if answer not in (None, one["answer_1"][0])]
+        pairs = zip(one[f"answer_{k}"], one[f"correct_{k}"], strict=True)
+        return [right for answer, right in pairs if answer not in (None, one["answer_1"][0])]
 
     parts = {}
     for name, k in (("aim", 2), ("aim_try", 1)):
@@ -89,12 +85,12 @@ def aims(complete: list[dict]) -> dict[str, Any]:
             rights = np.array([sum(each) for each in found], dtype=float)
             ratio = rights.sum() / counts.sum()
             parts[name] = ratio + (rights - ratio * counts) / counts.mean()
-    both = parts["aim"] - parts["aim_try"] if len(parts) == 2 else np.array([])
+    apart, p = difference(parts["aim"] - parts["aim_try"] if len(parts) == 2 else np.array([]))
     return {
         "changed": share(complete, lambda one: len(others(one, 2)) / len(one["answer_2"]), True),
-        **{name: clipped(difference(parts[name])) if name in parts else None for name in ("aim", "aim_try")},
-        "aim_minus_try": difference(both),
-        "p_aim": p_value(both),
+        **{name: clipped(difference(parts[name])[0]) if name in parts else None for name in ("aim", "aim_try")},
+        "aim_minus_try": apart,
+        "p_aim": p,
     }
 
 
@@ -133,8 +129,8 @@ def facts(records: list[dict]) -> dict[str, Any]:
 
     fixes = (("fix", wrong), ("fix_complete", complete), ("fix_unfinished", unfinished))
     fixed = {name: share(of, corrected, True) for name, of in fixes}
-    balance = np.array([corrected(one) - one["correct_1"][0] for one in records])
-    look = np.array([corrected(one) - tried_again(one) for one in wrong])
+    balance, _ = difference(np.array([corrected(one) - one["correct_1"][0] for one in records]))
+    look, p_look = difference(np.array([corrected(one) - tried_again(one) for one in wrong]))
     return {
         "problems": len(records),
         "wrong_drafts": len(wrong),
@@ -147,10 +143,10 @@ def facts(records: list[dict]) -> dict[str, Any]:
         "complete": len(complete),
         "unfinished": len(unfinished),
         "broken": share(right, lambda one: 1 - corrected(one), True),
-        "balance": difference(balance),
+        "balance": balance,
         "second_try": share(wrong, tried_again, True),
-        "look_minus_try": difference(look),
-        "p_look": p_value(look),
+        "look_minus_try": look,
+        "p_look": p_look,
         **aims(complete),
     }
 
@@ -202,7 +198,7 @@ def greedy_table(rows: list[dict], nf4: list[dict] | None = None) -> pd.DataFram
     for (benchmark, name), ones in attempts.items():
         than = "attempt 1" if name.startswith(("attempt 1", "batch 1")) or name == "attempt 2" else "attempt 2"
         other = {one["id"]: one["correct"] for one in attempts[benchmark, than]}
-        minus = difference(np.array([one["correct"] - other[one["id"]] for one in ones], dtype=float))
+        minus, _ = difference(np.array([one["correct"] - other[one["id"]] for one in ones], dtype=float))
         shares = {score: share(ones, SCORES[score]) for score in ("strict", "lenient", "boxed", "truncated")}
         shares = {
             score: percent(*found) if score == "lenient" else percent(found[0]) for score, found in shares.items()

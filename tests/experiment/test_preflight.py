@@ -12,7 +12,7 @@ from mgrpo_lib.experiment import preflight as sampling
 from mgrpo_lib.experiment.preflight import manifest_of
 from mgrpo_lib.experiment.settings import ROOT, load_config
 from mgrpo_lib.report import pages
-from mgrpo_lib.report.forecast import committed, known
+from mgrpo_lib.report.forecast import committed, hypotheses, known, took_off
 from mgrpo_lib.report.preflight import aims, facts, sign, take_off
 from mgrpo_lib.report.statistics import accuracy_interval
 from mgrpo_lib.report.theory import NEVER
@@ -225,11 +225,22 @@ def test_only_shares_of_several_samples_have_an_uncertain_standard_error():
     assert found["scores"]["lenient"][2][1] == accuracy_interval([0.5] + [1] * 49, rare=True)
 
 
+@pytest.mark.parametrize(
+    "verdict, d6", [("gain", "refuted"), ("no gain of 2 points or more", "supported"), ("undecided", "undecided")]
+)
+@pytest.mark.parametrize(
+    "steps, d7", [([None] * 3, "supported"), ([None, 6, None], "undecided"), ([0, 6, None], "refuted")]
+)
+def test_the_hypotheses_of_balance_are_answered_as_planned(verdict, d6, steps, d7):
+    rows = [{"base": "break_05", "verdict": verdict}, {"base": "guess_05", "took_off": steps}]
+    assert hypotheses(rows) == {"D6": d6, "D7": d7}
+
+
 def test_the_miniature_took_off_where_changes_are_aimed_and_not_elsewhere():
     rows = known()
-    took_off = [any(row["took_off"]) if row["took_off"] else row["verdict"] == "gain" for row in rows]
-    assert set(took_off) == {True, False}
-    for row, outcome in zip(rows, took_off, strict=True):
+    assert {took_off(row) for row in rows} == {True, False}
+    for row in rows:
+        outcome = took_off(row)
         aimed = sign(row["found"]["aim_minus_try"], row["found"]["p_aim"]) > 0
         assert aimed == outcome, (row["base"], row["set"])
         if row["base"] == "shipped" and row["set"] != "blanks":
